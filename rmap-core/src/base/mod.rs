@@ -1,0 +1,25 @@
+//! The ground floor: locks, grace periods, memory, and the field's units.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | [`types`] | page frame numbers, addresses, page offsets, VMA flags |
+//! | [`error`] | the one error type |
+//! | [`sync`] | atomics and locks: `parking_lot`, loom's, or small spin locks |
+//! | [`lockdep`] | debug builds: lock order and recursion, checked at run time |
+//! | [`rcu`] | grace periods |
+//! | [`alloc`] | memory that can run out without an abort |
+//! | [`slab`] | type-stable objects, handed out and taken back without a lock |
+//! | [`counter`] | a counter that threads change without meeting |
+//! | [`href`] | counted references to objects in such memory |
+//!
+//! Nothing above this folder names `std`, `parking_lot` or `loom`.
+
+pub mod alloc;
+pub mod counter;
+pub mod error;
+pub mod href;
+pub mod lockdep;
+pub mod rcu;
+pub mod slab;
+pub mod sync;
+pub mod types;

@@ -1,0 +1,321 @@
+//! Type-stable objects, handed out and taken back without a lock.
+//!
+//! A [`Slab`] constructs an object once, in memory that it keeps until it is dropped itself: an object that was taken back
+//! is still a valid `T` and is handed out again at once. So a racing reader that holds a stale reference reads a live
+//! object of the right type (perhaps somebody else's by now) and must check that it is still the one it meant: the
+//! kernel's `SLAB_TYPESAFE_BY_RCU`, without the grace period.
+//!
+//! Free objects form one stack per stripe of threads, a Treiber stack whose head carries a tag against ABA. Chunks of memory
+//! double in size, so that an index finds its object with one look at a directory of 26 pointers; slots of a chunk are
+//! constructed when they are first handed out.
+//!
+//! | head word | meaning | who changes it |
+//! |---|---|---|
+//! | low 32 bits 0 | the stack is empty | whoever pops the last object |
+//! | low 32 bits n > 0 | object n - 1 is on top | push and pop, by compare-exchange |
+//! | high 32 bits | changes with each push and pop | the same |
+
+use crate::base::alloc::Heap;
+use crate::base::error::{Error, Result};
+use crate::base::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use crate::base::sync::{CachePadded, Mutex, STRIPES, rank, stripe};
+use core::alloc::Layout;
+use core::ptr::NonNull;
+
+/// Slots in the first chunk; chunk k has `FIRST << k`.
+const FIRST: u32 = 64;
+/// Chunks at most: `FIRST * 2^26` slots, just under 2^32.
+const CHUNKS: usize = 26;
+
+/// The place that a slab keeps in each object. It belongs to the slab alone.
+#[derive(Debug)]
+pub struct SlabLink {
+    /// 1 + index of the next free object; meaningful only while this one is free. Relaxed: the head's compare-exchange
+    /// publishes it, and its tag discards a value read too late.
+    next: AtomicU32,
+    /// This object's own index, from construction on.
+    index: u32,
+}
+
+/// What a slab can hold.
+pub trait SlabItem: Send + Sync {
+    /// A vacant object around `link`.
+    fn vacant(link: SlabLink) -> Self;
+    /// The link given to `vacant`.
+    fn link(&self) -> &SlabLink;
+}
+
+/// A source of type-stable objects. See the [module](self).
+pub struct Slab<T: SlabItem> {
+    heads: [CachePadded<AtomicU64>; STRIPES],
+    /// Slots ever handed out; they are constructed. Relaxed: an index is claimed by one thread alone.
+    constructed: AtomicU64,
+    /// Slots for which there is memory. Release when a chunk is added; pairs with the Acquire in `take_fresh`.
+    capacity: AtomicU64,
+    chunks: [AtomicPtr<T>; CHUNKS],
+    /// Serialises growth; the number of chunks.
+    grow: Mutex<usize, { rank::LEAF }>,
+    /// Objects handed out and not returned. Statistics: Relaxed.
+    live: [CachePadded<AtomicU64>; STRIPES],
+    heap: Heap,
+}
+
+// SAFETY: (1) `T` is Send and Sync by `SlabItem`; (2) the slab's own fields are atomics or under a lock.
+unsafe impl<T: SlabItem> Send for Slab<T> {}
+// SAFETY: as for Send.
+unsafe impl<T: SlabItem> Sync for Slab<T> {}
+
+fn place(index: u32) -> (usize, usize) {
+    let i = u64::from(index) + u64::from(FIRST);
+    let chunk = i.ilog2() - FIRST.ilog2();
+    (chunk as usize, (i - (u64::from(FIRST) << chunk)) as usize)
+}
+
+impl<T: SlabItem> Slab<T> {
+    /// An empty slab; it takes its first memory when it is first asked.
+    pub fn new(heap: &Heap) -> Self {
+        Self {
+            heads: core::array::from_fn(|_| CachePadded(AtomicU64::new(0))),
+            constructed: AtomicU64::new(0),
+            capacity: AtomicU64::new(0),
+            chunks: core::array::from_fn(|_| AtomicPtr::new(core::ptr::null_mut())),
+            grow: Mutex::new(0),
+            live: core::array::from_fn(|_| CachePadded(AtomicU64::new(0))),
+            heap: heap.clone(),
+        }
+    }
+
+    /// An object, from what is free or from fresh memory of the heap. May call the embedder's allocator: hold no lock
+    /// that the allocator could want (T11).
+    #[inline]
+    pub fn take(&self) -> Result<NonNull<T>> {
+        loop {
+            if let Some(item) = self.try_take() {
+                return Ok(item);
+            }
+            self.grow()?;
+        }
+    }
+
+    /// An object, only if that needs no allocation.
+    #[inline]
+    pub fn try_take(&self) -> Option<NonNull<T>> {
+        let own = stripe();
+        let item = self.pop(own).or_else(|| self.take_elsewhere(own))?;
+        self.live[own].0.fetch_add(1, Ordering::Relaxed);
+        Some(item)
+    }
+
+    /// Takes an object back.
+    ///
+    /// # Safety
+    /// `item` came from `take` of this slab, and was not given since. Others may still look at it, as a `T` that is
+    /// vacant or has a new owner.
+    #[inline]
+    pub unsafe fn give(&self, item: NonNull<T>) {
+        let own = stripe();
+        self.live[own].0.fetch_sub(1, Ordering::Relaxed);
+        // SAFETY: the slab's objects stay constructed and in place until the slab is dropped.
+        let link = unsafe { item.as_ref() }.link();
+        let head = &self.heads[own].0;
+        let mut seen = head.load(Ordering::Relaxed);
+        loop {
+            link.next.store(seen as u32, Ordering::Relaxed);
+            let new = (((seen >> 32) + 1) << 32) | u64::from(link.index + 1);
+            // Release: what the last owner wrote is seen by the next; pairs with the Acquire in `pop`.
+            match head.compare_exchange_weak(seen, new, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// Makes sure that at least `n` objects can be taken without an allocation, as long as nobody else takes them.
+    pub fn reserve(&self, n: u64) -> Result<()> {
+        while self.capacity.load(Ordering::Relaxed) < self.live() + n {
+            self.grow()?;
+        }
+        Ok(())
+    }
+
+    /// Objects handed out and not returned; of the past when other threads take and give.
+    pub fn live(&self) -> u64 {
+        // A thread may give what another took, so single stripes wrap below zero; the sum does not.
+        self.live.iter().fold(0, |sum, n| sum.wrapping_add(n.0.load(Ordering::Relaxed)))
+    }
+
+    /// Bytes of memory held for objects, free ones included.
+    pub fn held_bytes(&self) -> usize {
+        self.capacity.load(Ordering::Relaxed) as usize * size_of::<T>()
+    }
+
+    fn at(&self, index: u32) -> NonNull<T> {
+        let (chunk, slot) = place(index);
+        // Relaxed: whoever has an index has it from a head or from `capacity`, both read with Acquire after the
+        // chunk's pointer was stored.
+        let base = self.chunks[chunk].load(Ordering::Relaxed);
+        debug_assert!(!base.is_null());
+        // SAFETY: the chunk has `FIRST << chunk` slots and `place` stays below that; a chunk of a known index is not null.
+        unsafe { NonNull::new_unchecked(base.add(slot)) }
+    }
+
+    #[inline]
+    fn pop(&self, stripe: usize) -> Option<NonNull<T>> {
+        let head = &self.heads[stripe].0;
+        // Acquire; pairs with the Release in `give`, here and in the exchange below.
+        let mut seen = head.load(Ordering::Acquire);
+        loop {
+            let top = (seen as u32).checked_sub(1)?;
+            let item = self.at(top);
+            // SAFETY: objects are never destroyed before the slab; one that was popped meanwhile gives a `next`
+            // that the tag discards.
+            let next = unsafe { item.as_ref() }.link().next.load(Ordering::Relaxed);
+            let new = (((seen >> 32) + 1) << 32) | u64::from(next);
+            match head.compare_exchange_weak(seen, new, Ordering::Acquire, Ordering::Acquire) {
+                Ok(_) => return Some(item),
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    #[cold]
+    fn take_elsewhere(&self, own: usize) -> Option<NonNull<T>> {
+        self.take_fresh().or_else(|| (1..STRIPES).find_map(|i| self.pop((own + i) % STRIPES)))
+    }
+
+    fn take_fresh(&self) -> Option<NonNull<T>> {
+        let mut index = self.constructed.load(Ordering::Relaxed);
+        loop {
+            // Acquire; pairs with the Release in `grow`: the chunk's pointer is visible.
+            if index >= self.capacity.load(Ordering::Acquire) {
+                return None;
+            }
+            match self.constructed.compare_exchange_weak(index, index + 1, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => break,
+                Err(now) => index = now,
+            }
+        }
+        let item = self.at(index as u32);
+        // SAFETY: the exchange gave this slot to us alone, nobody has a pointer to it, and its memory is there.
+        unsafe { item.write(T::vacant(SlabLink { next: AtomicU32::new(0), index: index as u32 })) };
+        Some(item)
+    }
+
+    #[cold]
+    fn grow(&self) -> Result<()> {
+        let before = self.capacity.load(Ordering::Relaxed);
+        let chunk = *self.grow.lock();
+        if chunk == CHUNKS {
+            return Err(Error::NoMemory);
+        }
+        // The lock is not held over the allocation, which may be the embedder's code (G8): a race allocates twice and
+        // frees the loser's.
+        let layout = Layout::array::<T>((FIRST as usize) << chunk).map_err(|_| Error::NoMemory)?;
+        let memory = self.heap.alloc(layout)?;
+        let mut chunks = self.grow.lock();
+        if *chunks == chunk {
+            self.chunks[chunk].store(memory.cast().as_ptr(), Ordering::Relaxed);
+            *chunks += 1;
+            // Release; pairs with the Acquire in `take_fresh`.
+            self.capacity.fetch_add(u64::from(FIRST) << chunk, Ordering::Release);
+            return Ok(());
+        }
+        drop(chunks);
+        debug_assert!(self.capacity.load(Ordering::Relaxed) >= before);
+        // SAFETY: allocated above with this layout, and not published.
+        unsafe { self.heap.free(memory, layout) };
+        Ok(())
+    }
+}
+
+impl<T: SlabItem> Drop for Slab<T> {
+    fn drop(&mut self) {
+        let chunks = *self.grow.lock();
+        let mut left = self.constructed.load(Ordering::Relaxed) as usize;
+        for (k, chunk) in self.chunks.iter().enumerate().take(chunks) {
+            let slots = (FIRST as usize) << k;
+            let base = chunk.load(Ordering::Relaxed);
+            let live = left.min(slots);
+            left -= live;
+            let Ok(layout) = Layout::array::<T>(slots) else { continue };
+            // SAFETY: (1) the first `live` slots are constructed and nobody can reach them any more (`&mut self`);
+            // (2) the chunk came from `grow` with this layout and is not null.
+            unsafe {
+                core::ptr::drop_in_place(core::ptr::slice_from_raw_parts_mut(base, live));
+                self.heap.free(NonNull::new_unchecked(base.cast()), layout);
+            }
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::base::alloc::testing::Countdown;
+
+    struct Item(SlabLink, AtomicU64);
+    impl SlabItem for Item {
+        fn vacant(link: SlabLink) -> Self {
+            Self(link, AtomicU64::new(0))
+        }
+        fn link(&self) -> &SlabLink {
+            &self.0
+        }
+    }
+
+    #[test]
+    fn an_index_finds_its_place() {
+        assert_eq!(place(0), (0, 0));
+        assert_eq!(place(63), (0, 63));
+        assert_eq!(place(64), (1, 0));
+        assert_eq!(place(64 + 128), (2, 0));
+    }
+
+    #[test]
+    fn no_object_is_handed_out_twice_and_all_memory_returns() {
+        let heap = Heap::global().unwrap();
+        let slab = Slab::<Item>::new(&heap);
+        std::thread::scope(|s| {
+            for _ in 0..4 {
+                s.spawn(|| {
+                    let mut mine = Vec::new();
+                    for round in 0..20_000_u64 {
+                        if round % 3 < 2 {
+                            let item = slab.take().unwrap();
+                            // SAFETY: ours until given back.
+                            assert_eq!(unsafe { item.as_ref() }.1.swap(1, Ordering::Relaxed), 0);
+                            mine.push(item);
+                        } else if let Some(item) = mine.pop() {
+                            // SAFETY: taken above.
+                            unsafe {
+                                item.as_ref().1.store(0, Ordering::Relaxed);
+                                slab.give(item);
+                            }
+                        }
+                    }
+                    for item in mine {
+                        // SAFETY: taken above.
+                        unsafe {
+                            item.as_ref().1.store(0, Ordering::Relaxed);
+                            slab.give(item);
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(slab.live(), 0);
+        drop(slab);
+        assert_eq!(heap.in_use(), 0);
+    }
+
+    #[test]
+    fn running_out_is_an_error_and_leaves_the_slab_usable() {
+        let countdown = Countdown::leaked();
+        let slab = Slab::<Item>::new(&countdown.heap());
+        countdown.fail_after(0);
+        assert_eq!(slab.take().unwrap_err(), Error::NoMemory);
+        assert!(slab.try_take().is_none());
+        assert!(countdown.lift());
+        assert!(slab.take().is_ok());
+    }
+}

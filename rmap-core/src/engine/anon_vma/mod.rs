@@ -1,0 +1,184 @@
+//! The engine `anon_vma`: Linux 2.6.34 to today.
+//!
+//! ```text
+//!   page ──mapping word──▶ anon_vma P (root) ──tree──▶ VMA of the parent
+//!                              ▲   │
+//!                       parent │   └──────────tree──▶ VMA of the child      (pages from before the fork)
+//!                              │                         │ own
+//!   page of the child ──────▶ anon_vma C ──tree──▶ VMA of the child        (pages written after it)
+//! ```
+//!
+//! A region that is written gets an anon_vma; fork gives the child's region one of its own and ties it to all of the parent's too. A page points to the
+//! anon_vma of the process that first wrote it, so a walk visits only those who can have inherited it: the page of one child among a thousand
+//! siblings has one candidate.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `node` | one anon_vma: lock, root, reference count, tree |
+//! | `chain` | the ties of one VMA |
+//! | `topology` | prepare, fork, copy, unlink: how ties come and go |
+//! | `relayout` | split, merge, adjust: how ties change while walks go on |
+//! | `lookup` | page to anchor without a lock, page to locked anchor |
+//!
+//! **Locks.** One rwsem, the root's, for all trees of a family; lock order in the crate's documentation. `VMA lock` is the mmap_lock of a VMA's address space.
+//!
+//! **Bound (G5).** A chain of forks in which every parent exits reuses anon_vmas that have no VMA of their own and at most one child, so
+//! there are at most twice as many as VMAs at the family's peak, the root never being reused.
+
+mod chain;
+mod lookup;
+mod node;
+mod relayout;
+mod topology;
+
+pub use chain::VmaAnon;
+pub use lookup::{Anchor, AnchorRef};
+pub use node::AnonVma;
+pub use relayout::Plan;
+
+use super::{Engine, Footprint, Lookup, Relayout, Visit, Wait};
+use crate::base::error::Result;
+use crate::base::slab::Slab;
+use crate::base::sync::{WriteGuard, rank};
+use crate::base::types::{PgOff, VirtAddr};
+use crate::ds::interval_tree::NeedNodes;
+use crate::mm::{Arena, EngineData, Mm, System, Vma};
+use crate::page::Page;
+use crate::page::mapping::Mapping;
+use core::ops::ControlFlow;
+
+/// The engine. See the [module](self).
+pub struct AnonVmaEngine<S: System> {
+    nodes: Slab<AnonVma<S>>,
+}
+
+/// A system that has chosen this engine. Implemented by itself.
+pub trait AnonVmaSystem: System<Engine = AnonVmaEngine<Self>> {}
+
+impl<S: System<Engine = AnonVmaEngine<S>>> AnonVmaSystem for S {}
+
+impl<S: System> EngineData for AnonVmaEngine<S> {
+    type Mm = ();
+    type Vma = VmaAnon<S>;
+}
+
+impl<S: AnonVmaSystem> Engine<S> for AnonVmaEngine<S> {
+    const NAME: &'static str = "anon_vma";
+
+    type Anchor<'a>
+        = Anchor<'a, S>
+    where
+        S: 'a;
+    type MoveLock<'a>
+        = WriteGuard<'a, { rank::ANON_VMA }>
+    where
+        S: 'a;
+    type Plan<'a>
+        = Plan<'a, S>
+    where
+        S: 'a;
+
+    fn new(arena: &Arena<S>) -> Result<Self> {
+        Ok(Self { nodes: Slab::new(&arena.heap) })
+    }
+
+    fn mm_data(&self, _: &Arena<S>) -> Result<()> {
+        Ok(())
+    }
+    fn mm_made(&self, _: &Mm<S>) -> Result<()> {
+        Ok(())
+    }
+    fn mm_gone(&self, _: &Mm<S>) {}
+    fn fork_begin(&self, _: &Mm<S>, _: &Mm<S>) -> Result<()> {
+        Ok(())
+    }
+    fn fork_end(&self, _: &Mm<S>, _: &Mm<S>) {}
+
+    #[inline]
+    fn prepare(&self, vma: &Vma<S>) -> Result<()> {
+        if vma.engine().get().is_some() { Ok(()) } else { self.prepare_slow(vma) }
+    }
+    #[inline]
+    fn is_prepared(&self, vma: &Vma<S>) -> bool {
+        vma.engine().get().is_some()
+    }
+    fn fork(&self, child: &Vma<S>, parent: &Vma<S>) -> Result<()> {
+        self.fork_vma(child, parent)
+    }
+    fn copy(&self, copy: &Vma<S>, source: &Vma<S>) -> Result<()> {
+        self.copy_vma(copy, source)
+    }
+    fn may_merge(&self, a: &Vma<S>, b: &Vma<S>) -> bool {
+        match (a.engine().get(), b.engine().get()) {
+            (Some(x), Some(y)) => core::ptr::eq(x, y),
+            // One side was never written: it takes over the other's chain, which then must not tie it to other processes' pages.
+            (Some(_), None) => a.engine().links() <= 1,
+            (None, Some(_)) => b.engine().links() <= 1,
+            (None, None) => true,
+        }
+    }
+    fn is_singular(&self, vma: &Vma<S>) -> bool {
+        vma.engine().links() <= 1
+    }
+    fn plan_relayout<'a>(&self, change: &Relayout<'a, S>) -> Result<Plan<'a, S>> {
+        Plan::new(change)
+    }
+    fn commit_relayout(&self, plan: &mut Plan<'_, S>, apply: &mut dyn FnMut()) -> Result<(), NeedNodes> {
+        plan.commit(apply)
+    }
+    fn unlink(&self, vma: &Vma<S>) {
+        self.unlink_vma(vma);
+    }
+    fn lock_for_move<'a>(&self, vma: &'a Vma<S>) -> Option<Self::MoveLock<'a>> {
+        Some(vma.engine().get()?.lock_root())
+    }
+
+    fn reserve(&self, _: usize) -> Result<()> {
+        Ok(())
+    }
+    #[inline]
+    fn anchor_page(&self, page: &Page, vma: &Vma<S>, addr: VirtAddr, exclusive: bool) {
+        let Some(own) = vma.engine().get() else {
+            debug_assert!(false, "an anonymous page is mapped in a VMA that was not prepared");
+            return;
+        };
+        let anchor = if exclusive { own } else { own.root() };
+        page.set_index(vma.bounds().pgoff_of(addr));
+        page.mapping().store(Mapping::Anon(anchor.word()));
+    }
+    fn reanchor(&self, page: &Page, vma: &Vma<S>, _: VirtAddr) {
+        if let Some(own) = vma.engine().get() {
+            page.mapping().store(Mapping::Anon(own.word()));
+        }
+    }
+    #[inline]
+    fn page_mapped(&self, _: &Page, _: &Vma<S>, _: VirtAddr) {}
+    #[inline]
+    fn page_unmapped(&self, _: &Page, _: &Vma<S>, _: VirtAddr) {}
+
+    #[inline]
+    fn lock_anchor(&self, page: &Page, wait: Wait) -> Lookup<Anchor<'_, S>> {
+        self.lock_anon_vma_read(page, wait)
+    }
+    #[inline]
+    fn walk_anchor(
+        &self,
+        anchor: &Anchor<'_, S>,
+        first: PgOff,
+        last: PgOff,
+        visit: &mut Visit<'_, S>,
+    ) -> ControlFlow<()> {
+        anchor.for_each_vma(first, last, visit)
+    }
+    fn is_contended(&self, anchor: &Anchor<'_, S>) -> bool {
+        anchor.is_contended()
+    }
+
+    fn footprint(&self) -> Footprint {
+        let anchors = self.nodes.live();
+        Footprint { anchors, links: 0, bytes: anchors * size_of::<AnonVma<S>>() as u64 }
+    }
+    fn vma_footprint(&self, vma: &Vma<S>) -> Footprint {
+        Footprint { anchors: 0, links: vma.engine().links() as u64, bytes: vma.engine().bytes() as u64 }
+    }
+}

@@ -1,0 +1,230 @@
+//! The boundary: every reverse-mapping design lives behind [`Engine`].
+//!
+//! What differs between designs is how the *candidates* of a page are found: the pairs (VMA, address) at which it may be mapped. The
+//! layer above checks each candidate against the page tables and so turns candidates into *mappings*. An engine may yield a candidate
+//! that is no mapping; it must never leave out one that is (guarantee G1).
+//!
+//! | engine | idea |
+//! |---|---|
+//! | [`anon_vma`] | an `anon_vma` per process and region, linked to VMAs, one rwsem in the root: Linux 2.6.34 to today |
+//!
+//! **To add an engine**: one file with a type that implements [`EngineData`] (what it keeps in an address space and in a VMA)
+//! and [`Engine`] (its verbs), and a [`System`] that names it. No engine calls another, and none scans all address spaces as a fallback.
+//!
+//! Who calls which verb under which locks is said at each verb; "VMA lock" there is the mmap_lock of the VMA's address space.
+
+pub mod anon_vma;
+
+use crate::base::error::Result;
+use crate::base::types::{PgOff, VirtAddr};
+use crate::ds::interval_tree::NeedNodes;
+use crate::mm::{Arena, EngineData, File, FileRef, Mm, System, Vma, VmaBounds};
+use crate::page::Page;
+use crate::page::mapping::Mapping;
+use core::ops::ControlFlow;
+
+/// A [`System`] whose engine has its verbs. Implemented by itself.
+pub trait Kernel: System<Engine = <Self as Kernel>::Design> {
+    /// The engine.
+    type Design: Engine<Self>;
+}
+
+impl<S> Kernel for S
+where
+    S: System,
+    S::Engine: Engine<S>,
+{
+    type Design = S::Engine;
+}
+
+/// A change of one VMA's bounds, and of what stands beside it, that walkers see as one step.
+pub struct Relayout<'a, S: System> {
+    /// The VMA that stays, with its new bounds. Its page offsets change at the ends only: an address that it keeps keeps its offset.
+    pub vma: (&'a Vma<S>, VmaBounds),
+    /// A VMA that appears beside it: the upper part of a split. Its bounds are set, its engine data empty.
+    pub insert: Option<&'a Vma<S>>,
+    /// A VMA that disappears into it: a merge. `may_merge` was asked.
+    pub remove: Option<&'a Vma<S>>,
+    /// A neighbour whose bounds change too: the boundary between two VMAs moves.
+    pub shift: Option<(&'a Vma<S>, VmaBounds)>,
+}
+
+/// How a look-up or a walk may wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// Until the anchor's lock is free.
+    Block,
+    /// Not at all.
+    Try,
+}
+
+/// What a look-up found.
+pub enum Lookup<A> {
+    /// The anchor, locked.
+    Found(A),
+    /// The page is not mapped any more, or never was.
+    Unmapped,
+    /// The anchor's lock is not free, and the caller did not want to wait.
+    Contended,
+}
+
+/// How much memory an engine uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Footprint {
+    /// Objects that pages point to.
+    pub anchors: u64,
+    /// Ties between anchors and VMAs.
+    pub links: u64,
+    /// Bytes of all this, and of the engine's data in VMAs.
+    pub bytes: u64,
+}
+
+impl core::ops::AddAssign for Footprint {
+    fn add_assign(&mut self, other: Self) {
+        self.anchors += other.anchors;
+        self.links += other.links;
+        self.bytes += other.bytes;
+    }
+}
+
+/// The visitor of a walk: a VMA and the address at which the page may be mapped in it (for a range of pages: the first of them
+/// that lies in the VMA).
+pub type Visit<'v, S> = dyn FnMut(&Vma<S>, VirtAddr) -> ControlFlow<()> + 'v;
+
+/// A reverse-mapping design. See the [module](self).
+///
+/// Every verb that returns an error has changed nothing (G4).
+pub trait Engine<S: System<Engine = Self>>: EngineData {
+    /// Its name on every command line and in every table.
+    const NAME: &'static str;
+
+    /// The anchor of a page, locked shared: nothing that it leads to is unlinked while it lives. Dropping it unlocks.
+    type Anchor<'a>
+    where
+        S: 'a,
+        Self: 'a;
+
+    /// The anchors of a VMA, locked exclusively: while it lives no walk visits the VMA.
+    type MoveLock<'a>
+    where
+        S: 'a,
+        Self: 'a;
+
+    /// A change of layout with the memory that it needs.
+    type Plan<'a>
+    where
+        S: 'a,
+        Self: 'a;
+
+    /// An engine without any state, for the objects of `arena`.
+    fn new(arena: &Arena<S>) -> Result<Self>;
+
+    // Address spaces.
+
+    /// The engine's data of a new address space.
+    fn mm_data(&self, arena: &Arena<S>) -> Result<Self::Mm>;
+    /// An address space was made; it can be walked from now on.
+    fn mm_made(&self, mm: &Mm<S>) -> Result<()>;
+    /// An address space is about to be freed. It has no VMAs.
+    fn mm_gone(&self, mm: &Mm<S>);
+    /// Fork begins: `child` is empty. Both VMA locks held exclusively.
+    fn fork_begin(&self, child: &Mm<S>, parent: &Mm<S>) -> Result<()>;
+    /// Fork ended, with success or after everything was undone. Both VMA locks held exclusively.
+    fn fork_end(&self, child: &Mm<S>, parent: &Mm<S>);
+
+    // VMAs.
+
+    /// Makes sure that anonymous pages may be mapped in `vma` (`anon_vma_prepare`). VMA lock held, shared suffices. May allocate.
+    fn prepare(&self, vma: &Vma<S>) -> Result<()>;
+    /// Whether [`prepare`](Self::prepare) was done, or inherited.
+    fn is_prepared(&self, vma: &Vma<S>) -> bool;
+    /// `child` is the copy of `parent` in a forked address space and has no engine data yet (`anon_vma_fork`). Both VMA locks held
+    /// exclusively. On return walks visit `child` after `parent`.
+    fn fork(&self, child: &Vma<S>, parent: &Vma<S>) -> Result<()>;
+    /// `copy` will take over pages of `source`, both in one address space, and has no engine data yet (`anon_vma_clone`, as in mremap).
+    /// VMA lock held exclusively. On return walks visit `copy`, after `source` if their intervals are equal.
+    fn copy(&self, copy: &Vma<S>, source: &Vma<S>) -> Result<()>;
+    /// Whether two adjacent VMAs may become one, as far as the engine is concerned. VMA lock held.
+    fn may_merge(&self, a: &Vma<S>, b: &Vma<S>) -> bool;
+    /// Whether a VMA that has engine data may be merged into a new place by mremap: no other process shares its pages.
+    fn is_singular(&self, vma: &Vma<S>) -> bool;
+    /// Gets the memory that `change` will need. VMA lock held exclusively, and no anchor's lock. Dropped unused, nothing has changed.
+    fn plan_relayout<'a>(&self, change: &Relayout<'a, S>) -> Result<Self::Plan<'a>>;
+    /// Does the planned change as one step for all walks, calling `apply` once in the middle of it to set the new bounds. VMA lock and, for VMAs of
+    /// a file, `i_mmap_rwsem` held exclusively. Allocates nothing: when the pool of nodes is too empty nothing has changed, and the caller drops its
+    /// locks, refills the pool, and tries again.
+    fn commit_relayout(&self, plan: &mut Self::Plan<'_>, apply: &mut dyn FnMut()) -> Result<(), NeedNodes>;
+    /// Lets go of `vma` (`unlink_anon_vmas`). No page is mapped in it. VMA lock held exclusively.
+    fn unlink(&self, vma: &Vma<S>);
+    /// Keeps walks away from `vma` while its page-table entries are moved in an order that walks could miss.
+    fn lock_for_move<'a>(&self, vma: &'a Vma<S>) -> Option<Self::MoveLock<'a>>;
+
+    // Pages. PTE lock held.
+
+    /// Engines that allocate per mapping get memory for `n` of them here, before PTE locks are taken.
+    fn reserve(&self, n: usize) -> Result<()>;
+    /// The first mapping of an anonymous page: sets its index and mapping word. `exclusive`: no other process can have it; else it
+    /// belongs to the oldest anchor that `vma` knows (T1). The page is locked, or nobody else can reach it.
+    fn anchor_page(&self, page: &Page, vma: &Vma<S>, addr: VirtAddr, exclusive: bool);
+    /// Copy-on-write reuse found that `vma` is the last to map an anonymous page: it belongs to it alone from now on (T14). Page lock
+    /// held.
+    fn reanchor(&self, page: &Page, vma: &Vma<S>, addr: VirtAddr);
+    /// A mapping of `page` at `addr` in `vma` was made; its first or a further one.
+    fn page_mapped(&self, page: &Page, vma: &Vma<S>, addr: VirtAddr);
+    /// A mapping of `page` at `addr` in `vma` is gone.
+    fn page_unmapped(&self, page: &Page, vma: &Vma<S>, addr: VirtAddr);
+
+    // Look-ups and walks.
+
+    /// Page to anchor, read-locked. The caller holds a reference to the page, or knows by other means that its descriptor stays.
+    fn lock_anchor(&self, page: &Page, wait: Wait) -> Lookup<Self::Anchor<'_>>;
+    /// Visits the candidates for the page offsets `[first, last]` under a locked anchor, parents before children.
+    fn walk_anchor(
+        &self,
+        anchor: &Self::Anchor<'_>,
+        first: PgOff,
+        last: PgOff,
+        visit: &mut Visit<'_, S>,
+    ) -> ControlFlow<()>;
+    /// Whether somebody waits to change what the anchor protects.
+    fn is_contended(&self, anchor: &Self::Anchor<'_>) -> bool;
+
+    // Figures.
+
+    /// Memory in use apart from the engine's data in address spaces and VMAs.
+    fn footprint(&self) -> Footprint;
+    /// Memory in use by the engine's data in one VMA. VMA lock held.
+    fn vma_footprint(&self, vma: &Vma<S>) -> Footprint;
+}
+
+/// Kind of a page, as far as walks differ.
+pub enum Kind<'a, S: System> {
+    /// The engine finds its candidates.
+    Anon,
+    /// The file's `i_mmap` finds them.
+    File(&'a File<S>),
+    /// It belongs to nobody.
+    None,
+}
+
+/// The kind of a page whose lock is held.
+pub(crate) fn kind_of<S: System>(page: &Page) -> Kind<'_, S> {
+    match page.head().mapping().load() {
+        Mapping::None => Kind::None,
+        // SAFETY: the page lock is held (contract of the walks that ask), so the page stays in its file.
+        Mapping::File(word) => Kind::File(unsafe { File::of_page(word) }),
+        Mapping::Anon(_) | Mapping::Ksm(_) => Kind::Anon,
+    }
+}
+
+/// Whether two VMAs map the same file, or none.
+pub(crate) fn same_file<S: System>(a: Option<&FileRef<S>>, b: Option<&FileRef<S>>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => FileRef::same(a, b),
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+/// `EngineData` of a system's engine in a VMA.
+pub type VmaDataOf<S> = <<S as System>::Engine as EngineData>::Vma;

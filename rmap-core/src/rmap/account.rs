@@ -1,0 +1,165 @@
+//! Mappings come and go.
+//!
+//! Each function is called with the PTE lock of the entry that is about to change, or has just changed, held; the page's reference that a mapping
+//! holds is the caller's business, as in the kernel.
+
+use super::Rmap;
+use crate::base::error::{Error, Result};
+use crate::base::types::VirtAddr;
+use crate::engine::{Engine, Kernel};
+use crate::mm::Vma;
+use crate::page::Page;
+use crate::page::flags::PageFlags;
+use crate::page::mapping::Mapping;
+
+/// What one page-table entry maps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// One page.
+    Single,
+    /// A whole compound page.
+    Entire,
+}
+
+impl<S: Kernel> Rmap<S> {
+    fn check_anon(&self, vma: &Vma<S>, addr: VirtAddr) -> Result<()> {
+        if !vma.contains(addr) || !addr.is_page_aligned() || !self.engine.is_prepared(vma) {
+            return Err(Error::Invalid);
+        }
+        Ok(())
+    }
+
+    fn add(&self, page: &Page, level: Level, anon: bool) {
+        let first = match level {
+            Level::Single => {
+                page.add_mapping();
+                page.single_mapcount() == 1
+            }
+            Level::Entire => {
+                page.add_entire_mapping();
+                if anon && page.entire_mapcount() == 1 {
+                    self.anon_large.add(1);
+                }
+                false
+            }
+        };
+        if first {
+            if anon { &self.anon_mapped } else { &self.file_mapped }.add(1);
+        }
+    }
+
+    /// The first mapping of a page that nobody else can reach: it belongs to `vma` alone, and is exclusive.
+    ///
+    /// `vma` is prepared. [`Error::Invalid`]: it is not, or `addr` does not lie in it; [`Error::Busy`]: the page is mapped or belongs to somebody.
+    pub fn page_add_new_anon_rmap(&self, page: &Page, vma: &Vma<S>, addr: VirtAddr, level: Level) -> Result<()> {
+        self.check_anon(vma, addr)?;
+        let head = page.head();
+        if head.is_mapped() || head.mapping().load() != Mapping::None {
+            return Err(Error::Busy);
+        }
+        head.set(PageFlags::SWAP_BACKED);
+        page.set(PageFlags::ANON_EXCLUSIVE);
+        self.engine.anchor_page(head, vma, VirtAddr(addr.0 - ((page.pfn().0 - head.pfn().0) << 12)), true);
+        self.add(page, level, true);
+        self.engine.page_mapped(page, vma, addr);
+        Ok(())
+    }
+
+    /// A mapping of a page that was anonymous before, or comes back from swap. The page is locked. A page without an anchor gets `vma`'s if `exclusive`, else
+    /// the oldest that `vma` knows, so that no relative who may have it too is missed (T1).
+    ///
+    /// [`Error::Invalid`]: `vma` is not prepared, or `addr` does not lie in it, or the page belongs to a file.
+    pub fn page_add_anon_rmap(
+        &self,
+        page: &Page,
+        vma: &Vma<S>,
+        addr: VirtAddr,
+        exclusive: bool,
+        level: Level,
+    ) -> Result<()> {
+        debug_assert!(page.is_locked());
+        self.check_anon(vma, addr)?;
+        let head = page.head();
+        match head.mapping().load() {
+            Mapping::File(_) => return Err(Error::Invalid),
+            Mapping::None => {
+                head.set(PageFlags::SWAP_BACKED);
+                let start = VirtAddr(addr.0 - ((page.pfn().0 - head.pfn().0) << 12));
+                self.engine.anchor_page(head, vma, start, exclusive);
+            }
+            Mapping::Anon(_) | Mapping::Ksm(_) => {}
+        }
+        if exclusive {
+            page.set(PageFlags::ANON_EXCLUSIVE);
+        }
+        self.add(page, level, true);
+        self.engine.page_mapped(page, vma, addr);
+        Ok(())
+    }
+
+    /// Copy-on-write found that `vma` is the last to map an anonymous page: from now on the page belongs to it alone, and walks visit only it and its descendants
+    /// (T14). The page is locked.
+    pub fn page_move_anon_rmap(&self, page: &Page, vma: &Vma<S>, addr: VirtAddr) -> Result<()> {
+        debug_assert!(page.is_locked());
+        self.check_anon(vma, addr)?;
+        if !matches!(page.head().mapping().load(), Mapping::Anon(_)) {
+            return Err(Error::Invalid);
+        }
+        self.engine.reanchor(page.head(), vma, addr);
+        page.set(PageFlags::ANON_EXCLUSIVE);
+        Ok(())
+    }
+
+    /// A mapping of a file's page.
+    ///
+    /// [`Error::Invalid`]: the page belongs to no file or to another than `vma` maps there.
+    pub fn page_add_file_rmap(&self, page: &Page, vma: &Vma<S>, addr: VirtAddr, level: Level) -> Result<()> {
+        if !vma.contains(addr) || !addr.is_page_aligned() {
+            return Err(Error::Invalid);
+        }
+        let Some(file) = vma.file() else { return Err(Error::Invalid) };
+        let word = core::ptr::NonNull::from(&**file).cast();
+        if page.head().mapping().load() != Mapping::File(word) || page.index() != vma.bounds().pgoff_of(addr) {
+            return Err(Error::Invalid);
+        }
+        self.add(page, level, false);
+        self.engine.page_mapped(page, vma, addr);
+        Ok(())
+    }
+
+    /// Fork copies an entry to `addr` in `child`. Both PTE locks are held. An exclusive page is exclusive no more, unless it is pinned:
+    /// [`Error::Busy`], nothing is changed, and fork copies the page instead.
+    pub fn page_dup_rmap(&self, page: &Page, child: &Vma<S>, addr: VirtAddr, level: Level) -> Result<()> {
+        let anon = page.head().mapping().load().is_anon();
+        if anon && page.has(PageFlags::ANON_EXCLUSIVE) && !page.try_share() {
+            return Err(Error::Busy);
+        }
+        self.add(page, level, anon);
+        self.engine.page_mapped(page, child, addr);
+        Ok(())
+    }
+
+    /// A mapping is gone. Returns whether it was the last of the page (of the whole compound page). The mapping word stays as a hint until the frame is
+    /// freed.
+    pub fn page_remove_rmap(&self, page: &Page, vma: &Vma<S>, addr: VirtAddr, level: Level) -> bool {
+        let anon = page.head().mapping().load().is_anon();
+        let last = match level {
+            Level::Single => {
+                let last = page.remove_mapping();
+                if page.single_mapcount() == 0 {
+                    if anon { &self.anon_mapped } else { &self.file_mapped }.sub(1);
+                }
+                last
+            }
+            Level::Entire => {
+                let last = page.remove_entire_mapping();
+                if anon && page.entire_mapcount() == 0 {
+                    self.anon_large.sub(1);
+                }
+                last
+            }
+        };
+        self.engine.page_unmapped(page, vma, addr);
+        last
+    }
+}
