@@ -6,6 +6,7 @@ extern crate alloc;
 pub mod base;
 pub mod ds;
 pub mod engine;
+pub mod machine;
 pub mod mm;
 pub mod page;
 pub mod rmap;

@@ -7,8 +7,9 @@
 //! | with `--cfg loom` | loom's, each access explored | built on loom's mutex and condition variable |
 //!
 //! A lock carries its [`rank`] in its type, and a debug build checks the order of ranks ([`lockdep`]).
-//! Nothing here allocates, and no thread-local here has a destructor; what `parking_lot` allocates when a thread first waits is
-//! its own.
+//! Nothing here allocates, and no thread-local here has a destructor. `parking_lot` does, when a thread first parks, and never on a fast
+//! path: its table comes from the global allocator, and its thread-local has a destructor, whose registration makes glibc call
+//! `calloc` once per thread.
 
 use super::lockdep::{self, Kind, Order};
 use core::marker::PhantomData;

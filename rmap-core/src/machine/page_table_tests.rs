@@ -115,8 +115,8 @@ impl Model {
     }
 }
 
-fn run(tables: &RadixTable, model: &mut Model, step: Step) -> Result<(), TestCaseError> {
-    match step {
+fn run(tables: &RadixTable, model: &mut Model, step: &Step) -> Result<(), TestCaseError> {
+    match *step {
         Step::Set(at, pte) => {
             tables.alloc(page(at)).unwrap();
             let mut locked = tables.lock(page(at), false).unwrap();
@@ -188,7 +188,7 @@ proptest! {
         let tables = RadixTable::new(&heap).unwrap();
         let mut model = Model::default();
         for step in steps {
-            run(&tables, &mut model, step)?;
+            run(&tables, &mut model, &step)?;
             prop_assert_eq!(tables.nr_tables(), model.tables.len() as u64);
         }
         let expected: Vec<_> = model.ptes.iter().map(|(at, pte)| (page(*at), *pte)).collect();
@@ -253,7 +253,9 @@ fn g4_each_failing_allocation_leaves_the_tables_as_they_were() {
 fn two_tables_are_locked_in_address_order() {
     let tables = tables();
     let (low, high) = (page(0), page(512));
-    [low, high].iter().for_each(|addr| tables.alloc(*addr).unwrap());
+    for addr in [low, high] {
+        tables.alloc(addr).unwrap();
+    }
     let mut from = tables.lock(low, false).unwrap();
     let mut to = tables.lock(high, true).unwrap();
     from.set(low, Pte::Swap(SwapEntry { slot: 3, exclusive: true }));

@@ -318,6 +318,12 @@ impl<'a, S: System> MmWrite<'a, S> {
         vma
     }
 
+    /// Makes several changes of the index one for readers without a lock. Room was reserved.
+    pub(crate) fn change_regions(&self, changes: impl FnOnce()) {
+        // SAFETY: mmap_lock is held exclusively.
+        unsafe { self.mm.regions.batch(changes) };
+    }
+
     /// Puts a VMA into the index of regions only. Room was reserved.
     pub(crate) fn link_region(&self, vma: &Vma<S>) {
         vma.set_linked(LINKED_MM, true);
