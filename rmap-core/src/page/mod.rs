@@ -58,6 +58,7 @@ pub struct Page {
     _reserved: u32,
 }
 
+#[cfg(not(loom))]
 const _: () = {
     assert!(core::mem::offset_of!(Page, pfn) == 32, "what the reverse map uses fits 32 bytes");
     assert!(size_of::<Page>() == 64);
