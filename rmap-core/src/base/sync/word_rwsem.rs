@@ -111,10 +111,8 @@ impl WordRwSem {
     #[cold]
     fn wake(&self) {
         parking::unpark_all(self.key(), || {
-            if !cfg!(rmap_mutant = "rwsem_parked_stays_out") {
-                // Relaxed: under the queue's lock, as in `wait`.
-                self.word.fetch_and(!PARKED, Ordering::Relaxed);
-            }
+            // Relaxed: under the queue's lock, as in `wait`.
+            self.word.fetch_and(!PARKED, Ordering::Relaxed);
         });
     }
 
@@ -125,7 +123,8 @@ impl WordRwSem {
         // Release; pairs with the Acquire in `try_write`.
         let was = self.word.fetch_sub(1, Ordering::Release);
         debug_assert!(was & READERS != 0, "unlocked, but not read-locked");
-        if was & PARKED != 0 && was & READERS == 1 {
+        let last = was & READERS == 1 && !cfg!(rmap_mutant = "rwsem_lost_wakeup");
+        if was & PARKED != 0 && last {
             self.wake();
         }
     }
