@@ -9,3 +9,4 @@ pub mod engine;
 pub mod mm;
 pub mod page;
 pub mod rmap;
+pub mod trace;
