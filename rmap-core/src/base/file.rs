@@ -4,11 +4,11 @@
 //! unlinked while it is open: its contents are nobody else's, and are gone with the process.
 
 use crate::base::error::{Error, Result};
-use crate::base::sync::atomic::{AtomicUsize, Ordering};
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A file of a given length. See the [module](self).
 #[derive(Debug)]
@@ -24,10 +24,10 @@ fn io(_: std::io::Error) -> Error {
 impl FileStore {
     /// A file of `len` zero bytes without a name, in the directory for temporary files. It takes disk space as it is written.
     pub fn temporary(len: u64) -> Result<Self> {
-        // Relaxed: only distinct numbers matter.
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
         loop {
-            let name = format!("rmap-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+            // When two threads come at the same time, the later one finds the name taken and tries a later time.
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let name = format!("rmap-{}-{}", std::process::id(), now.as_nanos());
             let path = std::env::temp_dir().join(name);
             match Self::options().create_new(true).open(&path) {
                 Ok(file) => {

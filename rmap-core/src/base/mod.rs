@@ -10,6 +10,7 @@
 //! | [`alloc`] | memory that can run out without an abort |
 //! | [`slab`] | type-stable objects, handed out and taken back without a lock |
 //! | [`counter`] | a counter that threads change without meeting |
+//! | `file` | positioned reading and writing of a file |
 //! | [`href`] | counted references to objects in such memory |
 //!
 //! Nothing above this folder names `std`, `parking_lot` or `loom`.
@@ -17,6 +18,8 @@
 pub mod alloc;
 pub mod counter;
 pub mod error;
+#[cfg(feature = "std")]
+pub mod file;
 pub mod href;
 pub mod lockdep;
 pub mod rcu;

@@ -35,8 +35,9 @@
 //! Waiting for the second phase alone is wrong, and it is tempting, because after a flip "everybody before the flip is in the
 //! old half". But a reader can load `index`, pause while a whole grace period flips it and finds the half empty, and then enter the half
 //! that is by now the other one. It is inside, sees whatever is linked at that time, and the next grace period, waiting only for the half
-//! that its own flip made old, does not wait for it. The first phase does. The mutant `rcu_single_flip` leaves it out, and the
-//! model `rcu_stale_index` fails.
+//! that its own flip made old, does not wait for it. The first phase does. The mutant `rcu_single_flip` leaves it out; the model
+//! `rcu_stale_index` is this story, and fails. (Others fail too, because the untested half gives its readers nothing to acquire; with
+//! an ordered `index` this one alone does.)
 //!
 //! # Progress
 //!
@@ -372,8 +373,9 @@ impl Default for Rcu {
 }
 
 impl Drop for Rcu {
-    /// Frees what is retired: guards borrow the domain, so nobody is inside. Free functions that retire again come too late here: an owner whose
-    /// objects do that calls [`drain`](Rcu::drain) until [`is_empty`](Rcu::is_empty) first.
+    /// Frees what is retired. Guards borrow the domain, so nobody is inside; a guard that was forgotten instead of dropped still is,
+    /// and is waited for, for ever. Free functions that retire again come too late here: an owner whose objects do that calls
+    /// [`drain`](Rcu::drain) until [`is_empty`](Rcu::is_empty) first.
     fn drop(&mut self) {
         self.drain();
         debug_assert!(self.is_empty(), "retired by a free function while the domain is dropped");

@@ -110,8 +110,8 @@ pub struct NodePool {
 pub struct NeedNodes;
 
 impl NodePool {
-    /// Blocks of 1,024 bytes that one insertion may take: one for each level of a tree, and one for a new root.
-    pub(super) const INNER_PER_INSERT: u64 = 13;
+    /// Blocks of 1,024 bytes that one insertion may take: one for each level of a tree, one for a new root, one for a leaf.
+    pub(super) const LARGEST_PER_INSERT: u64 = 14;
 
     /// An empty pool over `heap`; it takes its first memory when it is first refilled.
     pub fn new(heap: &Heap) -> Self {
@@ -131,7 +131,7 @@ impl NodePool {
         self.b128.reserve(1)?;
         self.b256.reserve(1)?;
         self.b512.reserve(1)?;
-        self.b1024.reserve(Self::INNER_PER_INSERT)
+        self.b1024.reserve(Self::LARGEST_PER_INSERT)
     }
 
     /// Bytes of the blocks in use; of the past when other threads insert and remove.

@@ -30,14 +30,14 @@
 //!   sequence = even     Release      (b)        sequence == s?         Relaxed, else retry
 //! ```
 //!
-//! (a) A reader that saw an entry from inside a section also sees the section's odd number, or a later one, and retries. (b) A
-//! reader that starts after a section sees all of it, and what the writer wrote into the items before.
+//! (a) A reader that saw an entry from inside a section also sees the section's odd number, or a later one, and
+//! retries. (b) A reader that starts after a section sees all of it, and what the writer wrote into the items before.
 //!
 //! # Memory
 //!
-//! Leaves and roots never go away while the index lives: a lock-free reader in an outdated one reads rubbish, never freed
-//! memory. An emptied leaf goes to the index's own list of spares. A full root is replaced by one at least twice as
-//! large, and stays on a list behind it: all the old ones together are smaller than the newest. So a removal never
+//! Leaves and roots never go away while the index lives: a lock-free reader in an outdated one reads rubbish, never
+//! freed memory. An emptied leaf goes to the index's own list of spares. A full root is replaced by one at least twice
+//! as large, and stays on a list behind it: all the old ones together are smaller than the newest. So a removal never
 //! allocates and never fails; an insertion takes at most one leaf and one root, and [`reserve`](RegionIndex::reserve)
 //! gets them beforehand.
 
@@ -89,8 +89,8 @@ pub struct RegionIndex<T: Region> {
 }
 
 // SAFETY: (1) fields that change are atomic or under a lock; (2) nodes belong to the index and move with it; (3) the
-// regions are only lent out by reference, which needs `T: Sync`, and `T: Send` since the last reference may come from any
-// thread.
+// regions are only lent out by reference, which needs `T: Sync`, and `T: Send` since the last reference may come from
+// any thread.
 unsafe impl<T: Region + Send + Sync> Send for RegionIndex<T> {}
 // SAFETY: as for Send.
 unsafe impl<T: Region + Send + Sync> Sync for RegionIndex<T> {}
@@ -142,8 +142,8 @@ impl<'a, T> Iterator for Regions<'a, T> {
 /// A reference to an item that a look-up found.
 #[inline]
 fn lend_item<'a, T>(item: NonNull<T>) -> &'a T {
-    // SAFETY: an indexed item is valid (contract of `insert`), and stays so while a reference from a look-up lives (contract
-    // of `remove`).
+    // SAFETY: an indexed item is valid (contract of `insert`), and stays so while a reference from a look-up lives
+    // (contract of `remove`).
     unsafe { item.as_ref() }
 }
 
@@ -209,8 +209,8 @@ impl<T: Region> RegionIndex<T> {
         Ok(())
     }
 
-    /// Adds a region. [`NoMemory`](crate::base::error::Error::NoMemory) leaves the index as it was. May call the embedder's
-    /// allocator unless [`reserve`](Self::reserve) was called for it.
+    /// Adds a region. [`NoMemory`](crate::base::error::Error::NoMemory) leaves the index as it was. May call the
+    /// embedder's allocator unless [`reserve`](Self::reserve) was called for it.
     ///
     /// # Safety
     /// 1. The caller holds `mmap_lock` for write: no other thread is in any function of this index but `find_racy`, and
@@ -252,7 +252,8 @@ impl<T: Region> RegionIndex<T> {
     /// # Safety
     /// 1. As for [`insert`](Self::insert).
     /// 2. `item` is in the index.
-    /// 3. It stays a valid `T` until every reference to it that a look-up returned is gone and a grace period has passed.
+    /// 3. It stays a valid `T` until every reference to it that a look-up returned is gone and a grace period has
+    ///    passed.
     pub unsafe fn remove(&self, item: NonNull<T>) {
         let Some(at) = self.place_of(item) else { return };
         let Place { root, leaf, index, slot } = at;
@@ -325,7 +326,8 @@ impl<T: Region> RegionIndex<T> {
         self.root()?.holder(addr).map(lend_item)
     }
 
-    /// The first region that ends above `addr`: the one that contains it, or else the next. The caller holds `mmap_lock`.
+    /// The first region that ends above `addr`: the one that contains it, or else the next. The caller holds
+    /// `mmap_lock`.
     #[inline]
     pub fn find_vma(&self, addr: u64) -> Option<&T> {
         self.place_above(addr).and_then(lend)
@@ -334,10 +336,10 @@ impl<T: Region> RegionIndex<T> {
     /// The region that contains `addr`, without a lock; waits while a writer is inside.
     ///
     /// The answer was true at one moment during the call and may be stale when it returns: the region may have been
-    /// removed, shrunk or split since, and what was free may be mapped. The caller is in an RCU read section from before
-    /// the call until it is done with the item (so that it is still *a* region), and after it has locked the region it
-    /// must check that it is attached, belongs to the address space that was meant, and still contains `addr`; if not, or
-    /// on `None`, it looks again under `mmap_lock`.
+    /// removed, shrunk or split since, and what was free may be mapped. The caller is in an RCU read section from
+    /// before the call until it is done with the item (so that it is still *a* region), and after it has locked the
+    /// region it must check that it is attached, belongs to the address space that was meant, and still contains
+    /// `addr`; if not, or on `None`, it looks again under `mmap_lock`.
     #[inline]
     pub fn find_racy(&self, addr: u64) -> Option<NonNull<T>> {
         let mut backoff = Backoff::new();
@@ -381,8 +383,8 @@ impl<T: Region> RegionIndex<T> {
         self.root()?.locate(u64::MAX).and_then(lend)
     }
 
-    /// All regions in order. The caller holds `mmap_lock` and changes nothing while the iterator lives; a loop that changes
-    /// the index goes on with [`find_vma`](Self::find_vma).
+    /// All regions in order. The caller holds `mmap_lock` and changes nothing while the iterator lives; a loop that
+    /// changes the index goes on with [`find_vma`](Self::find_vma).
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         Regions { at: self.root().and_then(Root::first), end: u64::MAX }
     }
@@ -412,7 +414,8 @@ impl<T: Region> RegionIndex<T> {
 
     /// Where `item` is. The caller is the writer, and `item` is in the index.
     fn place_of(&self, item: NonNull<T>) -> Option<Place<'_, T>> {
-        // SAFETY: an indexed item is valid by the contract of `insert`; that it is indexed is in those of `remove` and `rekey`.
+        // SAFETY: an indexed item is valid by the contract of `insert`; that it is indexed is in those of `remove` and
+        // `rekey`.
         let start = unsafe { item.as_ref() }.start();
         let at = self.root()?.locate(start).filter(|at| at.item() == Some(item));
         debug_assert!(at.is_some(), "no such region at {start:#x}");
@@ -488,8 +491,8 @@ impl<T: Region> RegionIndex<T> {
         }
         new.older = old.map(NonNull::from);
         let (new, _) = HeapBox::into_non_null(new);
-        // Release; pairs with the Acquire in `root`. A reader that is still in the old root finds the same leaves there until a
-        // section makes it retry.
+        // Release; pairs with the Acquire in `root`. A reader that is still in the old root finds the same leaves there
+        // until a section makes it retry.
         self.root.store(new.as_ptr(), Ordering::Release);
         // SAFETY: a root of ours; none is freed before the index is dropped.
         Ok(unsafe { new.as_ref() })

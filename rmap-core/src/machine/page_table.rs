@@ -7,7 +7,7 @@
 //! table comes into being by [`alloc`](RadixTable::alloc) (the kernel's `pte_alloc`), which several faulting threads may call at
 //! once; [`free_tables`](RadixTable::free_tables) takes tables away.
 //!
-//! **Contract of `free_tables`:** the caller holds the address space's mmap_lock for writing, has emptied the range, and has unlinked
+//! **Contract of `free_tables`:** the caller holds the address space's `mmap_lock` for writing, has emptied the range, and has unlinked
 //! its VMAs, so that no reverse walker can be on its way to an address in it. Then nobody looks at a table while it goes. Whoever breaks
 //! the contract gets a wrong answer, never a dangling pointer: `lock` checks, once it has the lock, that the table is still
 //! the one of its address, and the memory of tables stays with the address space until that is dropped.
@@ -34,7 +34,7 @@ use crate::page::radix::{ADDRESS_END, LEAF_SPAN, Radix, SLOTS, slot_of};
 /// The end of the table that holds `addr`, or `end` if that comes first (the kernel's `pmd_addr_end`).
 #[inline]
 pub fn table_end(addr: VirtAddr, end: VirtAddr) -> VirtAddr {
-    VirtAddr((addr.0 / LEAF_SPAN + 1) * LEAF_SPAN).min(end)
+    VirtAddr((addr.0 | (LEAF_SPAN - 1)).saturating_add(1)).min(end)
 }
 
 /// The entry of one page under a large word.
@@ -118,7 +118,7 @@ impl RadixTable {
     /// Frees the tables that lie wholly in `[start, end)`. They are empty; for what else the caller owes see the [module](self).
     pub fn free_tables(&self, start: VirtAddr, end: VirtAddr) {
         let end = end.min(ADDRESS_END);
-        let mut at = VirtAddr(start.0.next_multiple_of(LEAF_SPAN));
+        let mut at = VirtAddr(start.min(end).0.next_multiple_of(LEAF_SPAN));
         while let Some(addr) = self.tree.next(at, end) {
             at = VirtAddr(addr.0 + LEAF_SPAN);
             if at > end {
@@ -251,16 +251,6 @@ impl LockedEntries<'_> {
     pub fn split_large(&mut self) -> bool {
         self.table.split_large()
     }
-
-    /// Changes the bits of a present entry; returns the bits that it had. A large entry has one set of bits.
-    fn change_flags(&mut self, addr: VirtAddr, change: impl FnOnce(PteFlags) -> PteFlags) -> PteFlags {
-        let Pte::Present { pfn, flags } = self.get(addr) else { return PteFlags::empty() };
-        let changed = change(flags);
-        if changed != flags {
-            self.set(addr, Pte::Present { pfn, flags: changed });
-        }
-        flags
-    }
 }
 
 impl LockedTable for LockedEntries<'_> {
@@ -315,11 +305,14 @@ impl LockedTable for LockedEntries<'_> {
     #[inline]
     fn mkclean(&mut self, addr: VirtAddr) -> bool {
         let taken = PteFlags::WRITE | PteFlags::DIRTY;
-        let changed = self.change_flags(addr, |flags| flags - taken).intersects(taken);
-        if changed {
-            self.owner.count_flush();
+        match self.get(addr) {
+            Pte::Present { pfn, flags } if flags.intersects(taken) => {
+                self.set(addr, Pte::Present { pfn, flags: flags - taken });
+                self.owner.count_flush();
+                true
+            }
+            _ => false,
         }
-        changed
     }
 }
 

@@ -91,8 +91,9 @@ pub(super) mod tests {
         let number = 0..1_u64 << 52;
         prop_oneof![
             Just(Pte::None),
-            (number.clone(), any::<u8>())
-                .prop_map(|(pfn, bits)| { Pte::present(Pfn(pfn), PteFlags::from_bits_truncate(bits) - PteFlags::LARGE) }),
+            (number.clone(), any::<u8>()).prop_map(|(pfn, bits)| {
+                Pte::present(Pfn(pfn), PteFlags::from_bits_truncate(bits) - PteFlags::LARGE)
+            }),
             number.clone().prop_map(|pfn| Pte::Special { pfn: Pfn(pfn) }),
             (number.clone(), any::<bool>()).prop_map(|(slot, exclusive)| Pte::Swap(SwapEntry { slot, exclusive })),
             (number, any::<[bool; 4]>()).prop_map(|(pfn, [write, exclusive, young, dirty])| {

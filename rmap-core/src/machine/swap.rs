@@ -42,25 +42,42 @@ pub type PageBytes = [u8; PAGE_SIZE as usize];
 /// Bits of the count of uses in a slot's word.
 const USES_BITS: u32 = 24;
 const USES: u64 = (1 << USES_BITS) - 1;
-const FRAMES: u64 = 1 << (u64::BITS - USES_BITS);
+/// Frames from here on do not fit the word.
+const MAX_FRAME: u64 = (1 << (u64::BITS - USES_BITS)) - 1;
 
 /// Where slots have their contents.
 #[derive(Debug)]
 pub enum Backing {
-    /// In a file, which is long enough for all slots.
+    /// In a file.
     #[cfg(feature = "std")]
     File(FileStore),
     /// In memory of the heap, which a slot keeps once it was written.
-    Memory,
+    Memory(PageStore),
     /// Nowhere: writes vanish, reads give zero. For frames without contents.
     Nowhere,
 }
 
-enum Store {
+impl Backing {
+    /// A temporary file for `slots` slots.
     #[cfg(feature = "std")]
-    File(FileStore),
-    Memory(PageStore),
-    Nowhere,
+    pub fn temporary_file(slots: u64) -> Result<Self> {
+        FileStore::temporary(slots.checked_mul(PAGE_SIZE).ok_or(Error::Invalid)?).map(Self::File)
+    }
+
+    /// Memory of the heap for `slots` slots.
+    pub fn memory(heap: &Heap, slots: u64) -> Result<Self> {
+        PageStore::new(heap, slots).map(Self::Memory)
+    }
+
+    /// Slots for which there is room.
+    fn room(&self) -> u64 {
+        match self {
+            #[cfg(feature = "std")]
+            Self::File(file) => file.len() / PAGE_SIZE,
+            Self::Memory(pages) => pages.count(),
+            Self::Nowhere => u64::MAX,
+        }
+    }
 }
 
 /// Slots not in use: those given back, then those never used.
@@ -73,13 +90,13 @@ struct FreeSlots {
 
 /// The swap store. See the [module](self).
 pub struct SwapStore {
-    /// One word per slot; states in the [module](self). Changed by compare-exchange, AcqRel: what the former users of a slot did comes
+    /// One word per slot; states in the [module](self). Changed by compare-exchange, `AcqRel`: what the former users of a slot did comes
     /// before what the next ones do. Acquire in `cache_lookup`: the page is as it was when it was entered.
     words: HeapVec<AtomicU64>,
     free: Mutex<FreeSlots, { rank::LEAF }>,
     /// Slots in use. Statistics: Relaxed.
     used: AtomicU64,
-    store: Store,
+    backing: Backing,
 }
 
 fn word(cached: Option<Pfn>, uses: u64) -> u64 {
@@ -91,22 +108,17 @@ fn parts(word: u64) -> (Option<Pfn>, u64) {
 }
 
 impl SwapStore {
-    /// `slots` slots, all free. A backing file shorter than that is refused ([`Error::Invalid`]).
+    /// `slots` slots, all free. A backing with room for fewer is refused ([`Error::Invalid`]).
     pub fn new(heap: &Heap, backing: Backing, slots: u64) -> Result<Self> {
         let count = u32::try_from(slots).map_err(|_| Error::Invalid)? as usize;
-        let store = match backing {
-            #[cfg(feature = "std")]
-            Backing::File(file) if file.len() / PAGE_SIZE < slots => return Err(Error::Invalid),
-            #[cfg(feature = "std")]
-            Backing::File(file) => Store::File(file),
-            Backing::Memory => Store::Memory(PageStore::new(heap, slots)?),
-            Backing::Nowhere => Store::Nowhere,
-        };
+        if backing.room() < slots {
+            return Err(Error::Invalid);
+        }
         let (mut words, mut returned) = (heap.vec(), heap.vec());
         words.try_reserve_exact(count).map_err(|_| Error::NoMemory)?;
         returned.try_reserve_exact(count).map_err(|_| Error::NoMemory)?;
         words.extend((0..count).map(|_| AtomicU64::new(0)));
-        Ok(Self { words, free: Mutex::new(FreeSlots { returned, fresh: 0 }), used: AtomicU64::new(0), store })
+        Ok(Self { words, free: Mutex::new(FreeSlots { returned, fresh: 0 }), used: AtomicU64::new(0), backing })
     }
 
     fn word(&self, slot: u64) -> Result<&AtomicU64> {
@@ -139,6 +151,7 @@ impl SwapStore {
 
     fn give(&self, slot: u32) {
         self.used.fetch_sub(1, Ordering::Relaxed);
+        // Lock order: page lock, PTE lock -> slots.
         // Within what was reserved: each slot is in use or here once.
         self.free.lock().returned.push(slot);
     }
@@ -146,7 +159,7 @@ impl SwapStore {
     /// A free slot, now in the cache with `page` and one use, the cache's. Page lock held; the cache's reference on the page is the
     /// caller's to take. [`Error::NoSpace`] when swap is full.
     pub fn alloc(&self, page: Pfn) -> Result<u64> {
-        if page.0 + 1 >= FRAMES {
+        if page.0 >= MAX_FRAME {
             return Err(Error::Invalid);
         }
         let slot = {
@@ -197,7 +210,7 @@ impl SwapStore {
     /// Enters a page that is to be read in, with one use. Its page lock is held until it has been read. [`Error::Exists`] when
     /// another page is there already: look it up. [`Error::Stale`] when the slot is free by now: the entry that led here is gone.
     pub fn cache_insert(&self, slot: u64, page: Pfn) -> Result<()> {
-        if page.0 + 1 >= FRAMES {
+        if page.0 >= MAX_FRAME {
             return Err(Error::Invalid);
         }
         self.step(slot, |cached, uses| match (cached, uses) {
@@ -218,7 +231,7 @@ impl SwapStore {
     /// Puts `new` in the place of `old`, when a cached page is moved. Both page locks held. [`Error::Stale`] when the cache has
     /// not `old`.
     pub fn cache_replace(&self, slot: u64, old: Pfn, new: Pfn) -> Result<()> {
-        if new.0 + 1 >= FRAMES {
+        if new.0 >= MAX_FRAME {
             return Err(Error::Invalid);
         }
         let replace = |cached, uses| if cached == Some(old) { Ok((Some(new), uses)) } else { Err(Error::Stale) };
@@ -238,15 +251,15 @@ impl SwapStore {
     pub fn write(&self, slot: u64, data: &PageBytes) -> Result<()> {
         debug_assert!(self.count(slot) != 0, "slot {slot} is free");
         self.word(slot)?;
-        match &self.store {
+        match &self.backing {
             #[cfg(feature = "std")]
-            Store::File(file) => file.write_at(slot * PAGE_SIZE, data),
-            Store::Memory(pages) => {
+            Backing::File(file) => file.write_at(slot * PAGE_SIZE, data),
+            Backing::Memory(pages) => {
                 pages.ensure(slot)?;
                 pages.write(slot, 0, data);
                 Ok(())
             }
-            Store::Nowhere => Ok(()),
+            Backing::Nowhere => Ok(()),
         }
     }
 
@@ -255,11 +268,11 @@ impl SwapStore {
     pub fn read(&self, slot: u64, out: &mut PageBytes) -> Result<()> {
         debug_assert!(self.count(slot) != 0, "slot {slot} is free");
         self.word(slot)?;
-        match &self.store {
+        match &self.backing {
             #[cfg(feature = "std")]
-            Store::File(file) => return file.read_at(slot * PAGE_SIZE, out),
-            Store::Memory(pages) => pages.read(slot, 0, out),
-            Store::Nowhere => out.fill(0),
+            Backing::File(file) => return file.read_at(slot * PAGE_SIZE, out),
+            Backing::Memory(pages) => pages.read(slot, 0, out),
+            Backing::Nowhere => out.fill(0),
         }
         Ok(())
     }
@@ -281,7 +294,7 @@ impl core::fmt::Debug for SwapStore {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, feature = "std", not(loom)))]
 mod tests {
     use super::*;
     use crate::base::alloc::testing::Countdown;
@@ -292,7 +305,7 @@ mod tests {
     }
 
     fn backings(slots: u64) -> [Backing; 2] {
-        [Backing::Memory, Backing::File(FileStore::temporary(slots * PAGE_SIZE).unwrap())]
+        [Backing::memory(&Heap::global().unwrap(), slots).unwrap(), Backing::temporary_file(slots).unwrap()]
     }
 
     #[test]
@@ -329,7 +342,7 @@ mod tests {
         assert_eq!(swap.alloc(Pfn(9)), Err(Error::NoSpace));
         assert_eq!((swap.dup(3), swap.count(u64::MAX), swap.cache_lookup(3)), (Err(Error::Invalid), 0, None));
         assert_eq!(swap.cache_remove(1), Some(Pfn(1)));
-        assert_eq!(swap.alloc(Pfn(FRAMES)), Err(Error::Invalid));
+        assert_eq!(swap.alloc(Pfn(MAX_FRAME)), Err(Error::Invalid));
         assert_eq!(swap.alloc(Pfn(9)), Ok(1));
     }
 
@@ -349,7 +362,9 @@ mod tests {
             let swap = store(backing, 16);
             let page = |slot: u64| -> PageBytes { core::array::from_fn(|i| (i as u64 * 31 + slot * 7) as u8) };
             let slots: Vec<u64> = (0..16).map(|i| swap.alloc(Pfn(i)).unwrap()).collect();
-            slots.iter().for_each(|slot| swap.write(*slot, &page(*slot)).unwrap());
+            for slot in &slots {
+                swap.write(*slot, &page(*slot)).unwrap();
+            }
             for slot in slots {
                 let mut back = [0; PAGE_SIZE as usize];
                 swap.read(slot, &mut back).unwrap();
@@ -365,21 +380,24 @@ mod tests {
     }
 
     #[test]
-    fn a_short_file_is_refused() {
-        let file = FileStore::temporary(3 * PAGE_SIZE).unwrap();
-        assert_eq!(SwapStore::new(&Heap::global().unwrap(), Backing::File(file), 4).unwrap_err(), Error::Invalid);
+    fn a_backing_with_too_little_room_is_refused() {
+        for backing in backings(3) {
+            assert_eq!(SwapStore::new(&Heap::global().unwrap(), backing, 4).unwrap_err(), Error::Invalid);
+        }
+        assert_eq!(Backing::temporary_file(u64::MAX).unwrap_err(), Error::Invalid);
     }
 
     #[test]
     fn g4_each_failing_allocation_is_an_error_and_all_memory_returns() {
         let countdown = Countdown::leaked();
         let heap = countdown.heap();
+        let make = || SwapStore::new(&heap, Backing::memory(&heap, 8)?, 8);
         for n in 0..3 {
             countdown.fail_after(n);
-            assert_eq!(SwapStore::new(&heap, Backing::Memory, 8).unwrap_err(), Error::NoMemory);
+            assert_eq!(make().unwrap_err(), Error::NoMemory);
         }
         countdown.fail_after(3);
-        let swap = SwapStore::new(&heap, Backing::Memory, 8).unwrap();
+        let swap = make().unwrap();
         let slot = swap.alloc(Pfn(0)).unwrap();
         assert_eq!(swap.write(slot, &[1; PAGE_SIZE as usize]), Err(Error::NoMemory));
         assert!(countdown.lift());

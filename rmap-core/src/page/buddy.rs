@@ -195,7 +195,9 @@ mod tests {
         let mut taken: Vec<u32> = std::iter::from_fn(|| buddy.take(0)).collect();
         assert_eq!((taken.len(), buddy.free()), (2_048, 0));
         taken.sort_unstable_by_key(|frame| frame.wrapping_mul(2_654_435_761));
-        taken.into_iter().for_each(|frame| buddy.give(frame, 0));
+        for frame in taken {
+            buddy.give(frame, 0);
+        }
         assert_eq!(buddy.stack.len(), HOT);
         let block = buddy.take(PMD_ORDER).unwrap();
         buddy.shrink_stack(buddy.stack.len());

@@ -51,6 +51,11 @@ impl PageStore {
         Ok(Self { heap: heap.clone(), pages })
     }
 
+    /// Pages in the store.
+    pub fn count(&self) -> u64 {
+        self.pages.len() as u64
+    }
+
     #[inline]
     fn words(&self, page: u64) -> Option<&[AtomicU64; WORDS]> {
         let words = self.pages[page as usize].load(Ordering::Acquire);
@@ -84,7 +89,7 @@ impl PageStore {
     pub fn make_zero(&self, page: u64) -> Result<()> {
         match self.words(page) {
             Some(words) => {
-                words.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+                clear(words);
                 Ok(())
             }
             None => self.attach(page),
@@ -141,7 +146,7 @@ impl PageStore {
                     to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
                 }
             }
-            None => to.iter().for_each(|to| to.store(0, Ordering::Relaxed)),
+            None => clear(to),
         }
     }
 
@@ -153,12 +158,19 @@ impl PageStore {
     /// Compares two pages as strings of bytes. While others write, the answer is of no one moment: write-protect first, or
     /// compare again.
     pub fn compare(&self, a: u64, b: u64) -> cmp::Ordering {
-        let word = |words: Option<&[AtomicU64; WORDS]>, i: usize| words.map_or(0, |words| words[i].load(Ordering::Relaxed));
+        let word =
+            |words: Option<&[AtomicU64; WORDS]>, i: usize| words.map_or(0, |words| words[i].load(Ordering::Relaxed));
         let (a, b) = (self.words(a), self.words(b));
         (0..WORDS)
             .map(|i| (word(a, i), word(b, i)))
             .find(|(a, b)| a != b)
             .map_or(cmp::Ordering::Equal, |(a, b)| a.to_ne_bytes().cmp(&b.to_ne_bytes()))
+    }
+}
+
+fn clear(words: &[AtomicU64; WORDS]) {
+    for word in words {
+        word.store(0, Ordering::Relaxed);
     }
 }
 
@@ -185,6 +197,12 @@ fn write_part(word: &AtomicU64, start: usize, data: &[u8]) {
     let mut old = word.load(Ordering::Relaxed);
     while let Err(now) = word.compare_exchange_weak(old, change(old), Ordering::Relaxed, Ordering::Relaxed) {
         old = now;
+    }
+}
+
+impl core::fmt::Debug for PageStore {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("PageStore").field("count", &self.count()).finish_non_exhaustive()
     }
 }
 
@@ -276,7 +294,7 @@ mod tests {
                 let store = &store;
                 s.spawn(move || {
                     store.ensure(0).unwrap();
-                    for round in 0..2_000_u16 {
+                    for round in 0..60_000_u32 {
                         store.write(0, 8 + byte, &[round as u8]);
                         let mut back = [0];
                         store.read(0, 8 + byte, &mut back);

@@ -44,8 +44,8 @@ bitflags! {
     }
 }
 
-const LOCK_BIT: u32 = PageFlags::LOCKED.bits();
-const WAITERS_BIT: u32 = PageFlags::WAITERS.bits();
+const LOCK_BIT: u32 = PageFlags::LOCKED.bits().trailing_zeros();
+const WAITERS_BIT: u32 = PageFlags::WAITERS.bits().trailing_zeros();
 
 impl Page {
     /// All flags at this moment.
@@ -99,7 +99,7 @@ impl Page {
     /// Whether somebody holds the page lock.
     #[inline]
     pub fn is_locked(&self) -> bool {
-        self.head().flags.load(Ordering::Relaxed) & LOCK_BIT != 0
+        bit_lock::is_locked(&self.head().flags, LOCK_BIT)
     }
 
     /// Releases a page lock whose [`PageLock`] was given up by [`PageLock::into_raw`].

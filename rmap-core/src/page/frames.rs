@@ -343,7 +343,9 @@ mod tests {
                             put(m, page);
                         }
                     }
-                    mine.into_iter().for_each(|page| put(m, page));
+                    for page in mine {
+                        put(m, page);
+                    }
                 });
             }
         });

@@ -7,13 +7,18 @@
 //! | [`count`] | mapcount, references, pins, and the exclusive flag's ordering |
 //! | [`map`] | from frame number to descriptor, sparse ranges allowed |
 //! | [`pte`] | the explicit page-table entry, and the boundary to whoever keeps page tables |
+//! | [`frames`], `buddy`, [`contents`] | a frame allocator with contents, for those who bring none |
+//! | [`radix`] | the tree under the machine's page tables |
 
+mod buddy;
+pub mod contents;
 pub mod count;
 pub mod flags;
-
+pub mod frames;
 pub mod map;
 pub mod mapping;
 pub mod pte;
+pub mod radix;
 
 use crate::base::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::base::types::{Pfn, PgOff};
@@ -53,6 +58,7 @@ pub struct Page {
     _reserved: u32,
 }
 
+#[cfg(not(loom))]
 const _: () = {
     assert!(core::mem::offset_of!(Page, pfn) == 32, "what the reverse map uses fits 32 bytes");
     assert!(size_of::<Page>() == 64);

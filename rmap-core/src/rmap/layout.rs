@@ -49,8 +49,7 @@ impl<S: Kernel> Rmap<S> {
         let new = NewVma::copy(mm.mm(), vma, high)?;
         mm.reserve(1)?;
         self.relayout(mm, &Relayout { vma: (vma, low), insert: Some(&new), remove: None, shift: None })?;
-        // SAFETY: linked by `relayout`, and freed only under mmap_lock held exclusively.
-        Ok(unsafe { new.into_raw().as_ref() })
+        Ok(mm.adopt(new))
     }
 
     /// Whether `high`, which begins where `low` ends, may become part of it.
@@ -189,18 +188,20 @@ fn check_bounds<S: Kernel>(mm: &MmWrite<'_, S>, vma: &Vma<S>, bounds: VmaBounds)
     if mm.vmas_in(start, end).any(|v| !core::ptr::eq(v, vma)) { Err(Error::Exists) } else { Ok(()) }
 }
 
-/// New bounds, in the VMAs and in the index of regions: what shrinks before what grows.
+/// New bounds, in the VMAs and in the index of regions: what goes or shrinks before what grows or comes.
 fn apply_bounds<S: Kernel>(mm: &MmWrite<'_, S>, change: &Relayout<'_, S>) {
-    if let Some(gone) = change.remove {
-        mm.unlink_region(gone);
-    }
-    if let Some((other, bounds)) = change.shift {
-        mm.rekey(other, bounds);
-    }
-    mm.rekey(change.vma.0, change.vma.1);
-    if let Some(new) = change.insert {
-        mm.link_region(new);
-    }
+    mm.change_regions(|| {
+        if let Some(gone) = change.remove {
+            mm.unlink_region(gone);
+        }
+        if let Some((other, bounds)) = change.shift {
+            mm.rekey(other, bounds);
+        }
+        mm.rekey(change.vma.0, change.vma.1);
+        if let Some(new) = change.insert {
+            mm.link_region(new);
+        }
+    });
 }
 
 /// What a relayout does to one VMA in the file's `i_mmap`, which its lock makes one step.

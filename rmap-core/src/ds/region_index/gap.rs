@@ -1,15 +1,15 @@
 //! The search for free address space: `mmap`'s bottom-up and top-down.
 //!
-//! Every gap but the lowest lies behind an entry, and the root knows the largest gap behind the entries of each leaf. So a
-//! search looks into the leaf where it begins, passes over the leaves that have no such gap at one load each, and ends in the
-//! first that has one.
+//! Every gap but the lowest lies behind an entry, and the root knows the largest gap behind the entries of each leaf.
+//! So a search looks into the leaf where it begins, passes over the leaves that have no such gap at one load each, and
+//! ends in the first that has one.
 
 use super::node::{Leaf, Root};
 use super::{Region, RegionIndex};
 
 impl<T: Region> RegionIndex<T> {
-    /// Bottom-up: the lowest start of a free range of `size` bytes inside `[low, high)`; none for a size of 0. The caller
-    /// holds `mmap_lock`.
+    /// Bottom-up: the lowest start of a free range of `size` bytes inside `[low, high)`; none for a size of 0. The
+    /// caller holds `mmap_lock`.
     pub fn gap_above(&self, low: u64, high: u64, size: u64) -> Option<u64> {
         let highest = high.checked_sub(size)?;
         if size == 0 || low > highest {
@@ -18,8 +18,8 @@ impl<T: Region> RegionIndex<T> {
         self.lowest_gap(low, highest, size).filter(|&start| start <= highest)
     }
 
-    /// Top-down: the highest start of a free range of `size` bytes inside `[low, high)`; none for a size of 0. The caller
-    /// holds `mmap_lock`.
+    /// Top-down: the highest start of a free range of `size` bytes inside `[low, high)`; none for a size of 0. The
+    /// caller holds `mmap_lock`.
     pub fn gap_below(&self, low: u64, high: u64, size: u64) -> Option<u64> {
         if size == 0 || high.checked_sub(size)? < low {
             return None;

@@ -1,9 +1,9 @@
 //! The nodes of a [`RegionIndex`](super::RegionIndex): leaves of entries, and the root that lists the leaves.
 //!
-//! Everything in a published node is atomic, because a lock-free reader may read it while a writer shifts entries about.
-//! What such a reader sees may be torn between entries; it is kept harmless by bounds alone: a node never goes away while
-//! the index lives, a rank never exceeds the capacity of its node, and a pointer is either null or valid. Whether the
-//! answer *means* anything is decided by the index's sequence counter.
+//! Everything in a published node is atomic, because a lock-free reader may read it while a writer shifts entries
+//! about. What such a reader sees may be torn between entries; it is kept harmless by bounds alone: a node never goes
+//! away while the index lives, a rank never exceeds the capacity of its node, and a pointer is either null or valid.
+//! Whether the answer *means* anything is decided by the index's sequence counter.
 //!
 //! Loads and stores are Relaxed (published by the sequence counter, or by `mmap_lock`), except for the pointers to
 //! leaves: these are followed before the counter is checked, so each is stored with Release and loaded with Acquire.
@@ -68,8 +68,8 @@ impl<T> Leaf<T> {
         NonNull::new(self.items[slot].load(Ordering::Relaxed))
     }
 
-    /// How many starts are not above `addr` (which is below [`VACANT`]): first which block, then where in it, both without
-    /// a branch.
+    /// How many starts are not above `addr` (which is below [`VACANT`]): first which block, then where in it, both
+    /// without a branch.
     #[inline]
     pub(super) fn rank(&self, addr: u64) -> usize {
         let upto = |start: &AtomicU64| usize::from(start.load(Ordering::Relaxed) <= addr);
@@ -130,8 +130,8 @@ pub(super) struct Root<T> {
     len: AtomicUsize,
     /// The start of each leaf's first entry.
     keys: HeapVec<AtomicU64>,
-    /// The length of the largest gap behind an entry of each leaf. The gap behind a leaf's last entry reaches to the next
-    /// leaf's key, the last of all to the highest address.
+    /// The length of the largest gap behind an entry of each leaf. The gap behind a leaf's last entry reaches to the
+    /// next leaf's key, the last of all to the highest address.
     gaps: HeapVec<AtomicU64>,
     leaves: HeapVec<AtomicPtr<Leaf<T>>>,
     /// The root that this one replaced: lock-free readers may still be in it. Fixed before this one is published.
@@ -255,8 +255,8 @@ impl<T> Root<T> {
     }
 
     /// Makes room for one more entry around `slot` of the full leaf `index`, with the leaf `fresh`. Returns where the
-    /// entry, of key `start`, now belongs. At either end of the index the entry gets `fresh` for itself, so that regions
-    /// that arrive in order fill their leaves.
+    /// entry, of key `start`, now belongs. At either end of the index the entry gets `fresh` for itself, so that
+    /// regions that arrive in order fill their leaves.
     pub(super) fn split(&self, index: usize, slot: usize, start: u64, fresh: NonNull<Leaf<T>>) -> (usize, usize) {
         if slot == 0 && index == 0 {
             self.insert(0, start, fresh);
@@ -276,7 +276,8 @@ impl<T> Root<T> {
         if slot > HALF { (index + 1, slot - HALF) } else { (index, slot) }
     }
 
-    /// Merges leaf `index + 1` into leaf `index` if both exist and fill no more than half a leaf. Returns the emptied one.
+    /// Merges leaf `index + 1` into leaf `index` if both exist and fill no more than half a leaf. Returns the emptied
+    /// one.
     pub(super) fn merge(&self, index: usize) -> Option<NonNull<Leaf<T>>> {
         if index + 1 >= self.len() {
             return None;
