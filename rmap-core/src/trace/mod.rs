@@ -8,6 +8,8 @@
 //! | [`mmt`] | the trace: lines to [`Event`](mmt::Event)s |
 //! | [`snapshot`] | the snapshot: lines to processes, VMAs, page-table entries, frames |
 //! | [`compare`] | two [`ProcessState`](compare::ProcessState) lists against each other, however each was made |
+//! | [`replay`] | events, done again in a memory manager |
+//! | [`measure`] | what walks over the replayed state cost, and whether they are right |
 //! | [`source`] | files, compressed or not: the only place here that needs an operating system |
 //!
 //! # The trace
@@ -68,7 +70,9 @@
 
 pub mod compare;
 mod fields;
+pub mod measure;
 pub mod mmt;
+pub mod replay;
 pub mod snapshot;
 #[cfg(feature = "std")]
 pub mod source;

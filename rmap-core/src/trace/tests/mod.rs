@@ -3,6 +3,9 @@
 mod bundled;
 mod compare;
 mod lines;
+mod measure;
+mod model;
+mod replay;
 
 use super::mmt::Trace;
 use super::snapshot::Snapshot;
