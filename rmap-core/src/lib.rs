@@ -67,3 +67,4 @@ pub mod machine;
 pub mod mm;
 pub mod page;
 pub mod rmap;
+pub mod trace;
