@@ -6,12 +6,12 @@
 //! | file | what it does |
 //! |---|---|
 //! | [`system`] | what the machine keeps in address spaces, VMAs and files; how an engine is chosen |
-//! | [`counters`] | an address space's figures |
+//! | [`counters`], `account` | an address space's figures; what an entry costs, and all that goes when it goes |
 //! | [`map`], [`unmap`], [`protect`], [`remap`], [`brk`], [`stack`], [`advise`], [`mlock`] | one system call each, and what it needs |
 //! | [`fork`], [`exit`] | address spaces come and go |
 //! | [`fault`] | page faults |
 //! | [`access`] | a program's reads and writes |
-//! | [`swap_out`], [`swap`] | pages go to the swap store and are found again |
+//! | [`swap_out`], [`swap`], `swap_cache` | pages go to the swap store and are found again |
 //! | [`page_table`] | four levels of tables with PTE locks |
 //! | [`oracle`] | who maps a page, by reading all page tables and nothing else |
 //!
@@ -19,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+mod account;
 pub mod advise;
 pub mod brk;
 pub mod counters;
@@ -34,6 +35,7 @@ mod pte_word;
 pub mod remap;
 pub mod stack;
 pub mod swap;
+mod swap_cache;
 pub mod swap_out;
 pub mod system;
 pub mod unmap;
@@ -66,7 +68,7 @@ pub struct MachineConfig {
     pub swap: Option<(Backing, u64)>,
     /// Pages that a file fault maps around the one it is for: a power of two, 1 for none. The kernel's is 16.
     pub fault_around: u64,
-    /// Asked before a page is charged to an address space; `false` refuses it (ENOMEM). Called with mmap_lock held shared and no lock below it.
+    /// Asked before a page is charged to an address space; `false` refuses it (ENOMEM). Called with mmap_lock held and no lock below it.
     pub charge: Option<ChargeHook>,
     /// Ends of address spaces: mappings lie in `[min, task_size)`.
     pub min_addr: VirtAddr,
@@ -74,12 +76,12 @@ pub struct MachineConfig {
     pub task_size: VirtAddr,
 }
 
-/// A function that may refuse a page, and its argument.
+/// A function that may refuse a page, and its argument. An address space is charged for each entry that maps a counted page.
 #[derive(Debug, Clone, Copy)]
 pub struct ChargeHook {
     /// Called with `arg`, the address space's number and the pages to charge.
     pub charge: fn(arg: usize, mm: u64, pages: u64) -> bool,
-    /// Called when charged pages go.
+    /// Called when charged pages go. It may be called under page and PTE locks: it neither waits nor calls back.
     pub uncharge: fn(arg: usize, mm: u64, pages: u64),
     /// Handed to both.
     pub arg: usize,

@@ -31,13 +31,9 @@ impl<S: Kernel> Rmap<S> {
 
     fn add(&self, page: &Page, level: Level, anon: bool) {
         let first = match level {
-            Level::Single => {
-                page.add_mapping();
-                page.single_mapcount() == 1
-            }
+            Level::Single => page.add_mapping(),
             Level::Entire => {
-                page.add_entire_mapping();
-                if anon && page.entire_mapcount() == 1 {
+                if page.add_entire_mapping() && anon {
                     self.anon_large.add(1);
                 }
                 false
@@ -145,18 +141,18 @@ impl<S: Kernel> Rmap<S> {
         let anon = page.head().mapping().load().is_anon();
         let last = match level {
             Level::Single => {
-                let last = page.remove_mapping();
-                if page.single_mapcount() == 0 {
+                let gone = page.remove_mapping();
+                if gone.this {
                     if anon { &self.anon_mapped } else { &self.file_mapped }.sub(1);
                 }
-                last
+                gone.all
             }
             Level::Entire => {
-                let last = page.remove_entire_mapping();
-                if anon && page.entire_mapcount() == 0 {
+                let gone = page.remove_entire_mapping();
+                if anon && gone.this {
                     self.anon_large.sub(1);
                 }
-                last
+                gone.all
             }
         };
         self.engine.page_unmapped(page, vma, addr);
