@@ -8,6 +8,7 @@
 //! | [`system`] | what the machine keeps in address spaces, VMAs and files; how an engine is chosen |
 //! | [`counters`], `account` | an address space's figures; what an entry costs, and all that goes when it goes |
 //! | [`map`], [`unmap`], [`protect`], [`remap`], [`brk`], [`stack`], [`advise`], [`mlock`] | one system call each, and what it needs |
+//! | `layout` | what all changes of layout share |
 //! | [`fork`], [`exit`] | address spaces come and go |
 //! | [`fault`] | page faults |
 //! | [`access`] | a program's reads and writes |
@@ -26,6 +27,7 @@ pub mod counters;
 pub mod exit;
 pub mod fault;
 pub mod fork;
+mod layout;
 pub mod map;
 pub mod mlock;
 pub mod oracle;
@@ -244,3 +246,6 @@ impl<S: SoftSystem> core::fmt::Debug for Machine<S> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod layout_tests;
