@@ -10,7 +10,7 @@
 //! | [`map`], [`unmap`], [`protect`], [`remap`], [`brk`], [`stack`], [`advise`], [`mlock`] | one system call each, and what it needs |
 //! | `layout` | what all changes of layout share |
 //! | [`fork`], [`exit`] | address spaces come and go |
-//! | [`fault`] | page faults |
+//! | [`fault`], `file_cache` | page faults; what files leave in memory |
 //! | [`access`] | a program's reads and writes |
 //! | [`swap_out`], [`swap`], `swap_cache` | pages go to the swap store and are found again |
 //! | [`page_table`] | four levels of tables with PTE locks |
@@ -26,6 +26,7 @@ pub mod brk;
 pub mod counters;
 pub mod exit;
 pub mod fault;
+mod file_cache;
 pub mod fork;
 mod layout;
 pub mod map;
@@ -36,6 +37,7 @@ pub mod protect;
 mod pte_word;
 pub mod remap;
 pub mod stack;
+mod standin;
 pub mod swap;
 mod swap_cache;
 pub mod swap_out;
@@ -119,6 +121,8 @@ pub struct Machine<S: SoftSystem> {
     task_size: VirtAddr,
     /// All address spaces that have not exited.
     mms: Mutex<HeapVec<MmRef<S>>, { rank::LEAF }>,
+    /// All files made here that are not known to be unused.
+    files: Mutex<HeapVec<FileRef<S>>, { rank::LEAF }>,
 }
 
 impl<S: SoftSystem> Machine<S> {
@@ -152,6 +156,7 @@ impl<S: SoftSystem> Machine<S> {
             min_addr: config.min_addr,
             task_size: config.task_size,
             mms: Mutex::new(heap.vec()),
+            files: Mutex::new(heap.vec()),
         })
     }
 
@@ -183,12 +188,16 @@ impl<S: SoftSystem> Machine<S> {
 
     /// A file of `size` pages.
     pub fn new_file(&self, size: u64, data: FileExt) -> Result<FileRef<S>> {
-        crate::mm::File::new(self.rmap.arena(), size, false, data)
+        let file = crate::mm::File::new(self.rmap.arena(), size, false, data)?;
+        self.remember_file(&file)?;
+        Ok(file)
     }
 
     /// Shared anonymous memory of `size` pages (shmem).
     pub fn new_shmem(&self, size: u64) -> Result<FileRef<S>> {
-        crate::mm::File::new(self.rmap.arena(), size, true, FileExt::default())
+        let file = crate::mm::File::new(self.rmap.arena(), size, true, FileExt::default())?;
+        self.remember_file(&file)?;
+        Ok(file)
     }
 
     /// Calls `f` with every address space that has not exited.
