@@ -37,7 +37,6 @@ pub mod protect;
 mod pte_word;
 pub mod remap;
 pub mod stack;
-mod standin;
 pub mod swap;
 mod swap_cache;
 pub mod swap_out;
