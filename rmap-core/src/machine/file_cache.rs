@@ -57,10 +57,11 @@ impl<S: SoftSystem> Machine<S> {
                 files[at].clone()
             };
             freed += self.empty_cache(&file);
+            let empty = file.cached_pages() == 0;
             let gone = {
                 let mut files = self.files.lock();
                 // The list's reference and this one.
-                let done = file.cached_pages() == 0 && Href::count(&file) == 2;
+                let done = empty && Href::count(&file) == 2;
                 match files.get(at) {
                     Some(same) if done && FileRef::same(same, &file) => Some(files.swap_remove(at)),
                     _ => {
@@ -74,7 +75,7 @@ impl<S: SoftSystem> Machine<S> {
     }
 
     /// Takes all pages out of a file's cache that nothing maps and nobody has locked.
-    fn empty_cache(&self, file: &File<S>) -> u64 {
+    pub(super) fn empty_cache(&self, file: &File<S>) -> u64 {
         let mut freed = 0;
         loop {
             let mut offsets: [PgOff; BATCH] = [0; BATCH];

@@ -12,8 +12,8 @@
 
 use super::Machine;
 use super::account::{Change, Charge, account_vma};
+use super::layout::opened;
 use super::page_table::{LockedEntries, RadixTable, table_end};
-use super::standin::opened;
 use super::swap::SwapStore;
 use super::system::{MmState, SoftSystem};
 use crate::base::error::{Error, Result};

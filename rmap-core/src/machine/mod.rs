@@ -37,7 +37,6 @@ pub mod protect;
 mod pte_word;
 pub mod remap;
 pub mod stack;
-mod standin;
 pub mod swap;
 mod swap_cache;
 pub mod swap_out;
@@ -258,3 +257,5 @@ impl<S: SoftSystem> core::fmt::Debug for Machine<S> {
 
 #[cfg(all(test, not(loom)))]
 mod layout_tests;
+#[cfg(all(test, not(loom)))]
+mod life_tests;
