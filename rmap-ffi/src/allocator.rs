@@ -1,20 +1,26 @@
 //! The Rust global allocator of librmap: slabs over `mmap`.
 //!
-//! An allocator that links librmap must not be called by it, so nothing here calls malloc: memory comes from the system by
-//! the page. No `parking_lot` (which allocates), no thread-local with a destructor (which makes the C library allocate).
+//! An allocator that links librmap must not be called by it, so nothing here calls malloc: memory comes from the system
+//! by the page. No `parking_lot` (which allocates), no thread-local with a destructor (which makes the C library
+//! allocate).
 //!
 //! ```text
 //!   alloc ──▶ bin of (this thread's stripe, class) ──empty──▶ depot of the class ──empty──▶ extents ──▶ mmap
 //!   free  ──▶ bin of (this thread's stripe, class) ──full───▶ depot of the class
 //! ```
 //!
-//! - **Small blocks** are of one of 40 size classes: every 16 bytes to 128, then four per doubling to 32 KiB. Memory of a class stays of that class.
-//! - A **bin** is a list of free blocks under a spin lock of its own that other stripes do not touch. A full one gives a batch to the depot, an empty one takes a
-//!   batch, so that threads that only free feed threads that only allocate.
+//! - **Small blocks** are of one of 40 size classes: every 16 bytes to 128, then four per doubling to 32 KiB. Memory of
+//!   a class stays of that class.
+//! - A **bin** is a list of free blocks under a spin lock of its own that other stripes do not touch. A full one gives
+//!   a batch to the depot, an empty one takes a batch, so that threads that only free feed threads that only allocate.
 //! - **Big blocks** are mappings of their own and go back to the system when they are freed.
-//! - When the system gives no more, a reserve in the library's own data serves what the standard library cannot do without.
+//! - When the system gives no more, a reserve in the library's own data serves what the standard library cannot do
+//!   without.
 //!
 //! Lock order: bin -> depot -> extents.
+
+// Blocks are aligned to 16 bytes at least.
+#![allow(clippy::cast_ptr_alignment)]
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;
@@ -41,7 +47,7 @@ const BATCH: usize = 64;
 #[inline]
 const fn class_of(size: usize) -> usize {
     if size <= 128 {
-        return (size + 15) / 16 - 1;
+        return size.div_ceil(16) - 1;
     }
     let last = size - 1;
     let log = last.ilog2() as usize;
@@ -72,7 +78,8 @@ const fn batch_of(class: usize) -> usize {
 
 /// The class that serves a layout; `None`: a mapping of its own.
 ///
-/// Blocks of a slab are aligned to the largest power of two that divides their size, up to a page: so a layout that wants more than 16 gets a power of two.
+/// Blocks of a slab are aligned to the largest power of two that divides their size, up to a page: so a layout that
+/// wants more than 16 gets a power of two.
 #[inline]
 fn class_for(layout: Layout) -> Option<usize> {
     let size = if layout.align() <= 16 {
@@ -268,7 +275,8 @@ impl SlabAllocator {
             let mut list = List { first: ptr::null_mut(), len: 0 };
             while list.len < batch_of(class) && stock.left >= size {
                 let block = stock.cut.cast::<Free>();
-                // SAFETY: at least `size` bytes are left, which nobody uses; a block has room for `Free` and its alignment, 16.
+                // SAFETY: at least `size` bytes are left, which nobody uses; a block has room for `Free` and its
+                // alignment, 16.
                 unsafe {
                     (*block).next = list.first;
                     stock.cut = stock.cut.add(size);
@@ -357,7 +365,8 @@ impl SlabAllocator {
         let Some(at) = map(more) else { return ptr::null_mut() };
         let at = at.as_ptr();
         let before = at.align_offset(layout.align());
-        // SAFETY: (1) `before` and what lies behind the block are whole pages of the mapping just made; (2) nobody uses them.
+        // SAFETY: (1) `before` and what lies behind the block are whole pages of the mapping just made; (2) nobody uses
+        // them.
         unsafe {
             let block = at.add(before);
             unmap(at, before);
@@ -373,8 +382,9 @@ impl Default for SlabAllocator {
     }
 }
 
-// SAFETY: (1) blocks of a class are disjoint (cut from slabs once, on one list at a time) and at least as large and as aligned as what the class
-// serves (`class_for`); (2) big blocks are mappings of their own; (3) nothing here panics or unwinds.
+// SAFETY: (1) blocks of a class are disjoint (cut from slabs once, on one list at a time) and at least as large and as
+// aligned as what the class serves (`class_for`); (2) big blocks are mappings of their own; (3) nothing here panics or
+// unwinds.
 unsafe impl GlobalAlloc for SlabAllocator {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -416,7 +426,8 @@ unsafe impl GlobalAlloc for SlabAllocator {
             let moved = unsafe { libc::mremap(block.cast(), old, new, libc::MREMAP_MAYMOVE) };
             return if moved == libc::MAP_FAILED { ptr::null_mut() } else { moved.cast() };
         }
-        // SAFETY: `new_size` is not 0 (contract of `realloc`); the blocks are different ones, and both have the smaller of the two sizes.
+        // SAFETY: `new_size` is not 0 (contract of `realloc`); the blocks are different ones, and both have the smaller
+        // of the two sizes.
         unsafe {
             let fresh = self.alloc(new);
             if !fresh.is_null() {
