@@ -93,7 +93,7 @@ impl Page {
     /// Takes the page lock if nobody holds it.
     pub fn try_lock(&self) -> Option<PageLock<'_>> {
         let head = self.head();
-        bit_lock::try_lock(&head.flags, LOCK_BIT, rank::PAGE_LOCK).then_some(PageLock(head))
+        bit_lock::try_lock(&head.flags, LOCK_BIT, rank::PAGE_LOCK).then(|| PageLock(head))
     }
 
     /// Whether somebody holds the page lock.
