@@ -2,4 +2,6 @@
 
 mod cases;
 mod failures;
+mod moves;
+mod others;
 mod rig;
