@@ -92,7 +92,7 @@ fn under_valgrind(program: &str) {
     if valgrind() {
         let mut command = Command::new("valgrind");
         command.args(["-q", "--error-exitcode=99", "--leak-check=full", "--fair-sched=yes"]);
-        command.arg(compile(program, "c99", Link::Static)).env("RMAP_TEST_ROUNDS", "150");
+        command.arg(compile(program, "c99", Link::Static)).env("RMAP_TEST_ROUNDS", "3000");
         run(command);
     }
 }
