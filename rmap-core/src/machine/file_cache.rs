@@ -57,6 +57,7 @@ impl<S: SoftSystem> Machine<S> {
                 files[at].clone()
             };
             freed += self.empty_cache(&file);
+            // The cache's lock comes before the list's.
             let empty = file.cached_pages() == 0;
             let gone = {
                 let mut files = self.files.lock();

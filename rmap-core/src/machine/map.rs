@@ -93,8 +93,7 @@ impl<S: SoftSystem> Machine<S> {
         if let Some((_, pgoff)) = request.file {
             pgoff.checked_add(pages).ok_or(Error::Invalid)?;
         } else if request.flags.contains(MapFlags::SHARED) {
-            let ext = FileExt { transient: true, ..FileExt::default() };
-            wanted.file = Some(File::new(self.rmap.arena(), pages, true, ext)?);
+            wanted.file = Some(self.new_transient(pages)?);
         }
         let locked = mm.write();
         if !wanted.flags.contains(VmFlags::SPECIAL) {
@@ -112,10 +111,18 @@ impl<S: SoftSystem> Machine<S> {
         let populate = populate && !wanted.flags.contains(VmFlags::LOCKONFAULT);
         self.map_region(&locked, VmaBounds { start, end, pgoff }, wanted)?;
         drop(locked);
+        self.settle();
         if populate {
             self.populate(mm, start, end);
         }
         Ok(start)
+    }
+
+    /// Shared anonymous memory that only its mappings know.
+    fn new_transient(&self, pages: u64) -> Result<FileRef<S>> {
+        let file = File::new(self.rmap.arena(), pages, true, FileExt { transient: true, ..FileExt::default() })?;
+        self.remember_file(&file)?;
+        Ok(file)
     }
 
     /// Flags of the VMA, after the rules of `do_mmap`.

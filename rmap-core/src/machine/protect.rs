@@ -62,6 +62,7 @@ impl<S: SoftSystem> Machine<S> {
             at = until;
         };
         drop(locked);
+        self.settle();
         if let Some((from, until)) = cow {
             // Locked pages that become writable are copied at once rather than by a fault later.
             self.populate(mm, from, until);

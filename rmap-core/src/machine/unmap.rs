@@ -7,8 +7,7 @@ use super::system::SoftSystem;
 use crate::base::error::{Error, Result};
 use crate::base::types::{PAGE_SIZE, VirtAddr, VmFlags};
 use crate::mm::address_space::MmLocked;
-use crate::mm::{File, Mm, MmWrite, Vma};
-use crate::page::Page;
+use crate::mm::{Mm, MmWrite, Vma};
 use crate::page::flags::PageFlags;
 use crate::page::pte::{LockedTable, PageTable, Pte, PteFlags};
 use crate::page::radix::{ADDRESS_END, LEAF_SPAN};
@@ -19,7 +18,14 @@ impl<S: SoftSystem> Machine<S> {
     /// [`Error::Invalid`]: `addr` is not on a page boundary, or the range is empty or leaves the address space.
     pub fn munmap(&self, mm: &Mm<S>, addr: VirtAddr, len: u64) -> Result<()> {
         let end = self.check_range(mm, addr, len)?;
-        self.unmap_region(&mm.write(), addr, end)
+        let done = self.unmap_region(&mm.write(), addr, end);
+        self.settle();
+        done
+    }
+
+    /// Frees VMAs whose grace period is over. At the end of each system call that takes VMAs out; no lock of this library held.
+    pub(super) fn settle(&self) {
+        self.rmap.arena().rcu.reclaim();
     }
 
     /// The end of a range that a system call named: not empty, and within the address space.
@@ -58,7 +64,7 @@ impl<S: SoftSystem> Machine<S> {
         if let Some(file) = dying
             && file.mappings() == 0
         {
-            self.drop_file_pages(&file);
+            self.empty_cache(&file);
         }
     }
 
@@ -69,39 +75,6 @@ impl<S: SoftSystem> Machine<S> {
         let start = VirtAddr(start.0 & !(LEAF_SPAN - 1)).max(floor);
         let end = VirtAddr(end.0.next_multiple_of(LEAF_SPAN)).min(ceiling);
         mm.table().free_tables(start, end);
-    }
-
-    /// Takes out the pages of a file that nothing maps. Those that somebody maps, or holds the page lock of, stay.
-    pub fn drop_file_pages(&self, file: &File<S>) {
-        let mut skipped = 0;
-        loop {
-            let mut batch = [const { None::<&Page> }; 64];
-            let mut seen = 0;
-            let mut found = 0;
-            file.for_each_page(|_, page| {
-                seen += 1;
-                if seen > skipped && found < batch.len() {
-                    page.get();
-                    // Descriptors are found again by frame number: the visitor's reference ends with the visit.
-                    batch[found] = self.rmap.pages().page(page.pfn());
-                    found += 1;
-                }
-            });
-            for page in batch.into_iter().flatten() {
-                let lock = page.try_lock();
-                let removed = lock.is_some() && file.remove_page(page).is_ok();
-                drop(lock);
-                if removed {
-                    self.put_page(page);
-                } else {
-                    skipped += 1;
-                }
-                self.put_page(page);
-            }
-            if found == 0 {
-                return;
-            }
-        }
     }
 
     /// Empties `[start, end)` of a VMA: pages are unmapped and put, swap entries freed, markers forgotten. Figures and charges follow. One flush.

@@ -8,11 +8,9 @@ use crate::machine::map::{MapFlags, MapRequest};
 use crate::machine::system::{AnonVmaSystem, FileExt};
 use crate::machine::{Machine, MachineConfig};
 use crate::mm::address_space::MmLocked;
-use crate::mm::{FileRef, Mm, MmRef, Vma};
-use crate::page::Page;
+use crate::mm::{FileRef, Mm, MmRef};
 use crate::page::flags::PageFlags;
-use crate::page::pte::{LockedTable, PageTable, Pte, PteFlags};
-use crate::rmap::account::Level;
+use crate::page::pte::{PageTable, Pte, PteFlags};
 use crate::rmap::walk::WalkEnd;
 use core::ops::ControlFlow;
 
@@ -88,58 +86,9 @@ impl Rig {
         self.m().rmap().engine().footprint().anchors
     }
 
-    /// Writes `tag` to a page, as a fault would. What may not be written, or lies outside of its file, is left alone.
+    /// Writes `tag` to a page, if a program may.
     pub(super) fn touch(&self, page: u64, tag: u8) -> bool {
-        let (m, mm, addr) = (self.m(), self.mm(), at(page));
-        let held = mm.read();
-        let Some(vma) = held.find(addr).filter(|vma| vma.has(VmFlags::WRITE)) else { return false };
-        let shared = vma.file().filter(|_| vma.has(VmFlags::SHARED));
-        let pgoff = vma.bounds().pgoff_of(addr);
-        if shared.is_some_and(|file| pgoff >= file.size()) {
-            return false;
-        }
-        mm.table().alloc(addr).unwrap();
-        if shared.is_none() {
-            m.rmap().engine().prepare(vma).unwrap();
-        }
-        let frame = if let Pte::Present { pfn, .. } = mm.table().load(addr) {
-            pfn
-        } else if let Some(file) = shared {
-            let frame = file.find_get_page(pgoff).unwrap_or_else(|| {
-                let fresh = m.frames().alloc(m.rmap().pages()).unwrap();
-                let _lock = fresh.lock();
-                if file.is_anonymous() {
-                    fresh.set(PageFlags::SWAP_BACKED);
-                }
-                file.add_page(fresh, pgoff).unwrap();
-                fresh
-            });
-            self.install(vma, addr, frame, false);
-            frame.pfn()
-        } else {
-            let frame = m.frames().alloc(m.rmap().pages()).unwrap();
-            self.install(vma, addr, frame, true);
-            frame.pfn()
-        };
-        let mut table = mm.table().lock(addr, false).unwrap();
-        let writable = PteFlags::WRITE | PteFlags::YOUNG | PteFlags::DIRTY;
-        table.set(addr, Pte::present(frame, writable));
-        m.frames().write(frame, 0, &[tag]);
-        true
-    }
-
-    fn install(&self, vma: &Vma<Soft>, addr: VirtAddr, frame: &Page, anon: bool) {
-        let m = self.m();
-        m.charge(vma.mm(), 1).unwrap().spend(1);
-        let mut table = vma.mm().table().lock(addr, false).unwrap();
-        let pte = Pte::present(frame.pfn(), PteFlags::YOUNG);
-        if anon {
-            m.rmap().page_add_new_anon_rmap(frame, vma, addr, Level::Single).unwrap();
-        } else {
-            m.rmap().page_add_file_rmap(frame, vma, addr, Level::Single).unwrap();
-        }
-        table.set(addr, pte);
-        m.account_page(vma, pte);
+        self.m().write(self.mm(), at(page), &[tag]).is_ok()
     }
 
     /// The first byte of a page, if one is present.
@@ -173,6 +122,7 @@ impl Rig {
     /// VMAs are in order, figures agree with VMAs and entries, and every page that is mapped is found, at its place and nowhere else (G1).
     pub(super) fn check(&self) {
         let mm = self.mm();
+        self.m().check().unwrap();
         let held = mm.read();
         let mut sum = Snapshot::default();
         let mut end = VirtAddr(0);
@@ -233,18 +183,14 @@ impl Drop for Rig {
         machine.munmap(&mm, VirtAddr(0), bytes(TASK_PAGES)).unwrap();
         assert_eq!(mm.table().nr_tables(), 0);
         let left = mm.data().counters.snapshot();
-        assert_eq!(
-            left,
-            Snapshot { hiwater_vm: left.hiwater_vm, hiwater_rss: left.hiwater_rss, ..Snapshot::default() }
-        );
-        for file in self.files.drain(..) {
-            machine.drop_file_pages(&file);
-        }
+        let peaks = Snapshot { hiwater_vm: left.hiwater_vm, hiwater_rss: left.hiwater_rss, ..Snapshot::default() };
+        assert_eq!(left, peaks);
+        machine.exit(mm);
+        self.files.clear();
+        machine.rmap().arena().rcu.drain();
+        machine.sweep_files();
         assert_eq!(machine.frames().free_frames(), machine.frames().total() - 1, "all but the zero page");
         assert_eq!(machine.rmap().engine().footprint().anchors, 0);
-        machine.rmap().mm_gone(&mm);
-        machine.forget(&mm);
-        drop(mm);
         drop(machine);
         assert_eq!(self.heap.in_use(), 0);
     }
