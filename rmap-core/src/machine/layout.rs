@@ -103,7 +103,7 @@ impl<S: SoftSystem> Machine<S> {
     }
 
     /// Makes sure that no VMA reaches across `addr`.
-    fn cut_at<'a>(&self, mm: &'a MmWrite<'_, S>, addr: VirtAddr) -> Result<Cut<'a, S>> {
+    pub(super) fn cut_at<'a>(&self, mm: &'a MmWrite<'_, S>, addr: VirtAddr) -> Result<Cut<'a, S>> {
         match mm.find(addr).filter(|vma| vma.start() < addr) {
             Some(low) => Ok(Some((low, self.split(mm, low, addr)?))),
             None => Ok(None),

@@ -110,7 +110,7 @@ impl<S: SoftSystem> Machine<S> {
         if old.intersects(VmFlags::NO_MERGE) {
             return Ok(());
         }
-        self.modify(mm, vma, (start, end), old - LOCKS | locks, mm.name_of(vma).cloned().as_ref())?;
+        self.modify(mm, vma, (start, end), (old - LOCKS) | locks, mm.name_of(vma).cloned().as_ref())?;
         let (was, is) = (old.contains(VmFlags::LOCKED), locks.contains(VmFlags::LOCKED));
         if was != is {
             self.mark_pages(mm, start, end, is);

@@ -41,15 +41,20 @@ impl<S: SoftSystem> Machine<S> {
         Ok(())
     }
 
-    /// Takes out the VMAs in the range, none of which reaches across an end.
+    /// Takes out the VMAs in the range, none of which reaches across an end, and their page tables.
     pub(super) fn detach(&self, mm: &MmWrite<'_, S>, start: VirtAddr, end: VirtAddr) {
+        self.detach_vmas(mm, start, end);
+        self.free_tables(mm, start, end);
+    }
+
+    /// As [`detach`](Self::detach), but the page tables stay.
+    pub(super) fn detach_vmas(&self, mm: &MmWrite<'_, S>, start: VirtAddr, end: VirtAddr) {
         for vma in mm.vmas_in(start, end) {
             self.zap_range(vma, vma.start(), vma.end());
         }
         while let Some(vma) = mm.find_vma(start).filter(|vma| vma.start() < end) {
             self.remove_vma(mm, vma);
         }
-        self.free_tables(mm, start, end);
     }
 
     /// Takes a VMA, in which nothing is mapped any more, out of everything, the figures included. Its page tables stay:

@@ -68,6 +68,10 @@ impl Rig {
         self.mm.as_ref().unwrap()
     }
 
+    pub(super) fn mm_ref(&self) -> &MmRef<Soft> {
+        self.mm.as_ref().unwrap()
+    }
+
     /// Maps private anonymous memory at a fixed place of the picture.
     pub(super) fn map(&self, page: u64, pages: u64, prot: VmFlags) -> VirtAddr {
         let flags = MapFlags::PRIVATE | MapFlags::FIXED;
