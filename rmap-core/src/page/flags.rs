@@ -93,7 +93,8 @@ impl Page {
     /// Takes the page lock if nobody holds it.
     pub fn try_lock(&self) -> Option<PageLock<'_>> {
         let head = self.head();
-        bit_lock::try_lock(&head.flags, LOCK_BIT, rank::PAGE_LOCK).then_some(PageLock(head))
+        // Made only when the lock is held: its drop unlocks.
+        bit_lock::try_lock(&head.flags, LOCK_BIT, rank::PAGE_LOCK).then(|| PageLock(head))
     }
 
     /// Whether somebody holds the page lock.
@@ -132,5 +133,24 @@ impl Drop for PageLock<'_> {
     fn drop(&mut self) {
         // SAFETY: this value stands for the held lock.
         unsafe { self.0.unlock_raw() }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::base::types::Pfn;
+
+    #[test]
+    fn a_try_that_fails_leaves_the_holder_its_lock() {
+        let page = Page::new(Pfn(1));
+        let held = page.lock();
+        std::thread::scope(|s| {
+            s.spawn(|| assert!(page.try_lock().is_none()));
+        });
+        assert!(page.is_locked());
+        drop(held);
+        assert!(page.try_lock().is_some());
+        assert!(!page.is_locked());
     }
 }
