@@ -10,3 +10,6 @@ pub mod machine;
 pub mod mm;
 pub mod page;
 pub mod rmap;
+
+#[cfg(test)]
+mod tests;
