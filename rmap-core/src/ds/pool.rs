@@ -127,11 +127,18 @@ impl NodePool {
     /// Makes sure that any one insertion can succeed, as long as no other takes the blocks first. May call the
     /// embedder's allocator: hold no lock.
     pub fn refill(&self) -> Result<()> {
-        self.b64.reserve(1)?;
-        self.b128.reserve(1)?;
-        self.b256.reserve(1)?;
-        self.b512.reserve(1)?;
-        self.b1024.reserve(Self::LARGEST_PER_INSERT)
+        self.refill_for(1)
+    }
+
+    /// Makes sure that there are `blocks` blocks of each size, and with them what any one insertion may take. Who inserts into several sets at
+    /// once, all or none, asks for one more for each of the sets whenever it finds the pool empty: so it gets what it needs in the end, and
+    /// seldom more. May call the embedder's allocator: hold no lock.
+    pub fn refill_for(&self, blocks: u64) -> Result<()> {
+        self.b64.reserve(blocks)?;
+        self.b128.reserve(blocks)?;
+        self.b256.reserve(blocks)?;
+        self.b512.reserve(blocks)?;
+        self.b1024.reserve(Self::LARGEST_PER_INSERT + blocks - 1)
     }
 
     /// Bytes of the blocks in use; of the past when other threads insert and remove.

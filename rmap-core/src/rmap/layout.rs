@@ -151,6 +151,7 @@ impl<S: Kernel> Rmap<S> {
     fn relayout<'v>(&self, mm: &MmWrite<'_, S>, change: &Relayout<'v, S>) -> Result<()> {
         let mut plan = self.engine.plan_relayout(change)?;
         let mut ties = FileTies::new(change);
+        let mut blocks = 1;
         loop {
             // Lock order: mmap_lock -> i_mmap_rwsem -> anon_vma root (in commit_relayout).
             let held = change.vma.0.file().map(|file| (file, file.i_mmap_write()));
@@ -165,8 +166,10 @@ impl<S: Kernel> Rmap<S> {
             drop(held);
             match done {
                 Ok(()) => return Ok(()),
-                Err(NeedNodes) => self.arena.nodes.refill()?,
+                Err(NeedNodes) => self.arena.nodes.refill_for(blocks)?,
             }
+            // The engine alone knows how many trees there are.
+            blocks *= 2;
         }
     }
 }

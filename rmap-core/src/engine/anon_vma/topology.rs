@@ -147,6 +147,7 @@ impl<S: AnonVmaSystem> AnonVmaEngine<S> {
         let arena = copy.mm().arena();
         // SAFETY: the VMA lock is held exclusively.
         let mut chain = same_anchors(arena, unsafe { source.engine().chain_mut() }, 0)?;
+        let mut blocks = 0;
         loop {
             let held = own.lock_root();
             // SAFETY: the lock is held; `copy` stays alive until it is untied.
@@ -162,7 +163,8 @@ impl<S: AnonVmaSystem> AnonVmaEngine<S> {
                 }
                 Err(NeedNodes) => {
                     drop(held);
-                    arena.nodes.refill().inspect_err(|_| chain.free(&arena.heap))?;
+                    blocks += chain.links().len() as u64;
+                    arena.nodes.refill_for(blocks).inspect_err(|_| chain.free(&arena.heap))?;
                 }
             }
         }
@@ -180,6 +182,7 @@ impl<S: AnonVmaSystem> AnonVmaEngine<S> {
         let fresh = unsafe { fresh.as_ref() };
         fresh.init_child(parents);
         let key = child.current_key();
+        let mut blocks = 0;
         loop {
             let held = parents.lock_root();
             // SAFETY: the lock is held; `child` stays alive until it is untied.
@@ -212,7 +215,8 @@ impl<S: AnonVmaSystem> AnonVmaEngine<S> {
                 return Ok(());
             }
             drop(held);
-            if let Err(error) = arena.nodes.refill() {
+            blocks += chain.links().len() as u64;
+            if let Err(error) = arena.nodes.refill_for(blocks) {
                 chain.free(&arena.heap);
                 self.put_anon_vma(fresh);
                 return Err(error);
