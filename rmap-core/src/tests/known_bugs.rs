@@ -341,7 +341,7 @@ fn t13_parents_are_visited_before_children() {
 
 /// The source of a move before its target, when their intervals are equal.
 fn t13_copy<S: TestSystem>() {
-    let mut world = family::<S>();
+    let world = family::<S>();
     let page = world.page_at(0, 1).unwrap();
     let mut addrs = Vec::new();
     {

@@ -376,7 +376,7 @@ fn an_insertion_that_runs_out_of_nodes_changes_nothing() {
     let mut most = 0;
     for (i, at) in shuffled(3_000).into_iter().enumerate() {
         let (first, last) = of_all_shapes(i, at as u64);
-        both.pool.refill().unwrap();
+        both.pool.refill(1).unwrap();
         let mut kept: Vec<_> = SIZES
             .iter()
             .flat_map(|&size| {
