@@ -93,6 +93,7 @@ impl Page {
     /// Takes the page lock if nobody holds it.
     pub fn try_lock(&self) -> Option<PageLock<'_>> {
         let head = self.head();
+        // Not `then_some`: a `PageLock` made in vain would release the holder's lock when it is dropped.
         bit_lock::try_lock(&head.flags, LOCK_BIT, rank::PAGE_LOCK).then(|| PageLock(head))
     }
 
@@ -132,5 +133,23 @@ impl Drop for PageLock<'_> {
     fn drop(&mut self) {
         // SAFETY: this value stands for the held lock.
         unsafe { self.0.unlock_raw() }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::base::types::Pfn;
+
+    #[test]
+    fn a_try_in_vain_leaves_the_lock_with_its_holder() {
+        let page = Page::new(Pfn(1));
+        let held = page.lock();
+        std::thread::scope(|s| {
+            s.spawn(|| assert!(page.try_lock().is_none()));
+        });
+        assert!(page.is_locked());
+        drop(held);
+        assert!(page.try_lock().is_some() && !page.is_locked());
     }
 }

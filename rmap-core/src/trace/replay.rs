@@ -382,7 +382,7 @@ impl<T: Target> Replay<T> {
         }
         let space = self.mms.get(&mm).ok_or(Error::Stale)?;
         match self.target.fault(&space.mm, vpn, want) {
-            Err(Error::NotMapped | Error::Access | Error::Bus) => {
+            Err(Error::NotMapped | Error::Access | Error::Bus | Error::NoSpace) => {
                 self.stats.failed_faults += 1;
                 Ok(())
             }
