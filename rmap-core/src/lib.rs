@@ -68,3 +68,6 @@ pub mod mm;
 pub mod page;
 pub mod rmap;
 pub mod trace;
+
+#[cfg(test)]
+mod tests;

@@ -254,7 +254,7 @@ impl<S: SoftSystem> Machine<S> {
         mm.reserve(3)?;
         let cuts = self.cut_edges(mm, bounds.start, bounds.end)?;
         if in_file {
-            self.rmap.arena().nodes.refill().inspect_err(|_| self.uncut(mm, cuts))?;
+            self.rmap.arena().nodes.refill(1).inspect_err(|_| self.uncut(mm, cuts))?;
         }
         self.detach(mm, bounds.start, bounds.end);
         let vma = mm.link(new)?;

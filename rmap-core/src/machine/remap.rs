@@ -261,7 +261,7 @@ impl<S: SoftSystem> Machine<S> {
         let bounds = VmaBounds { start: to, end: VirtAddr(to.0 + new_len), pgoff };
         let copy = self.rmap.vma_copy_begin(mm, source, bounds)?;
         if source.file().is_some()
-            && let Err(error) = self.rmap.arena().nodes.refill()
+            && let Err(error) = self.rmap.arena().nodes.refill(1)
         {
             self.rmap.vma_copy_abort(copy);
             return Err(error);

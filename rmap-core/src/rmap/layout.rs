@@ -168,6 +168,7 @@ impl<S: Kernel> Rmap<S> {
     fn relayout<'v>(&self, mm: &MmWrite<'_, S>, change: &Relayout<'v, S>) -> Result<()> {
         let mut plan = self.engine.plan_relayout(change)?;
         let mut ties = FileTies::new(change);
+        let mut room = 1;
         loop {
             // Lock order: mmap_lock -> i_mmap_rwsem -> anon_vma root (in commit_relayout).
             let held = change.vma.0.file().map(|file| (file, file.i_mmap_write()));
@@ -182,8 +183,9 @@ impl<S: Kernel> Rmap<S> {
             drop(held);
             match done {
                 Ok(()) => return Ok(()),
-                Err(NeedNodes) => self.arena.nodes.refill()?,
+                Err(NeedNodes) => self.arena.nodes.refill(room)?,
             }
+            room *= 2;
         }
     }
 }

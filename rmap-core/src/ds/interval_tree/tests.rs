@@ -79,14 +79,14 @@ impl Both {
 
     fn insert(&mut self, first: u64, last: u64) {
         while self.try_insert(first, last, None) == Err(NeedNodes) {
-            self.pool.refill().unwrap();
+            self.pool.refill(1).unwrap();
         }
     }
 
     fn insert_after(&mut self, at: usize) {
         let (first, last) = (self.model[at].first(), self.model[at].last());
         while self.try_insert(first, last, Some(at)) == Err(NeedNodes) {
-            self.pool.refill().unwrap();
+            self.pool.refill(1).unwrap();
         }
     }
 
@@ -253,7 +253,7 @@ fn insert_raw(both: &mut Both, item: &Item) {
         // SAFETY: the caller removes the item, or clears the set, before it goes.
         match unsafe { both.set.insert(&both.pool, NonNull::from(item)) } {
             Ok(place) => break place,
-            Err(NeedNodes) => both.pool.refill().unwrap(),
+            Err(NeedNodes) => both.pool.refill(1).unwrap(),
         }
     };
     item.place.set(place);
@@ -358,7 +358,7 @@ fn a_refill_that_fails_changes_nothing() {
         while both.try_insert(first, last, None) == Err(NeedNodes) {
             both.check();
             countdown.fail_after(allowed);
-            let refilled = both.pool.refill();
+            let refilled = both.pool.refill(1);
             assert_eq!(countdown.lift(), refilled.is_err());
             allowed += i64::from(refilled.is_err());
             refusals += usize::from(refilled.is_err());
@@ -376,7 +376,7 @@ fn an_insertion_that_runs_out_of_nodes_changes_nothing() {
     let mut most = 0;
     for (i, at) in shuffled(3_000).into_iter().enumerate() {
         let (first, last) = of_all_shapes(i, at as u64);
-        both.pool.refill().unwrap();
+        both.pool.refill(1).unwrap();
         let mut kept: Vec<_> = SIZES
             .iter()
             .flat_map(|&size| {
