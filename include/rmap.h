@@ -8,7 +8,8 @@
  *
  * STATUS CODES. A function that answers RMAP_OK has done it and has written its outputs; else it has changed nothing
  * and written nothing. The codes that each function may return are in its documentation, the general ones at enum
- * rmap_status. Nothing here calls malloc, throws, or ends the process for want of memory.
+ * rmap_status. Nothing here calls malloc, throws, or ends the process for want of memory. If the shared library
+ * is loaded by dlopen, the C library may allocate its thread-locals, once in each thread that comes here.
  *
  * HANDLES. NULL and misaligned handles are refused. A descriptor of another context and a VMA of another address space
  * are refused by comparison (RMAP_ERR_FOREIGN), a lock that is needed and that nobody holds by a look at it

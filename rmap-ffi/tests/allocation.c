@@ -1,5 +1,5 @@
-/* The program's allocator is asked for everything, and may refuse: each allocation of a long scenario fails in turn. The
- * call that met the refusal says so and has changed nothing; called again it succeeds; at the end all memory is back. */
+/* The program's allocator is asked for everything, and may refuse: each allocation of a long scenario fails in turn.
+ * The call that met the refusal says so and has changed nothing; called again it succeeds; at the end all is back. */
 #include "support.h"
 
 #define CHILDREN 12
@@ -42,7 +42,8 @@ static struct rmap_ctx *ctx;
 static struct space spaces[1 + CHILDREN];
 static unsigned nr_spaces;
 
-/* All that a program can see, as one number. No page lock held; VMAs of address spaces whose mmap_lock is not held are left out. */
+/* All that a program can see, as one number. No page lock held. VMAs of address spaces whose mmap_lock is not held are
+ * left out. */
 static uint64_t state(void)
 {
     struct rmap_stats stats;
@@ -87,8 +88,8 @@ static uint64_t state(void)
 #define TRY(call)                                                       \
     do {                                                                \
         unsigned refused_ = memory.refused;                             \
-        /* No call takes as many as 64: farther from the refusal the state need not be known. */ \
-        bool near_ = memory.countdown >= 0 && memory.countdown < 64;    \
+        /* No call takes as many as 16: farther from the refusal the state need not be known. */ \
+        bool near_ = memory.countdown >= 0 && memory.countdown < 16;    \
         uint64_t before_ = near_ ? state() : 0;                         \
         enum rmap_status answer_ = (call);                              \
         if (answer_ != RMAP_OK) {                                       \
@@ -153,7 +154,7 @@ static void scenario(void)
     TRY(rmap_vma_new(s->mm, page_addr(0), page_addr(PIECES), ANON, NULL, RMAP_PGOFF_VPN, s, &vma));
     TRY(rmap_anon_vma_prepare(vma));
     page = touch(ctx, s, vma, PIECES / 2, 300);
-    /* Cut to pieces, from the top, and made whole again: more VMAs than a slab's first chunk, a tree with inner nodes. */
+    /* Cut to pieces, from the top, and made whole again later: more VMAs than a slab's first chunk has. */
     for (i = PIECES - 1; i > 0; i--)
         TRY(rmap_vma_split(s->mm, vma, page_addr(i), &high));
     OK(rmap_vma_find(s->mm, page_addr(7), &v));

@@ -1,8 +1,8 @@
 //! The C programs beside this file, compiled as C and C++ against the header and the libraries just built, and run.
 //!
-//! Each is compiled as C99 and C17, C++11 and C++20 without a warning, and run linked to the static library; as C99 also linked to
-//! the shared one, and under valgrind. `RMAP_VALGRIND=0` leaves valgrind out, `RMAP_VALGRIND=1` makes it an error not to
-//! have it; else its absence is said. `CC` and `CXX` name other compilers.
+//! Each is compiled as C99 and C17, C++11 and C++20 without a warning, and run linked to the static library; as C99 also
+//! linked to the shared one, and under valgrind. `RMAP_VALGRIND=0` leaves valgrind out, `RMAP_VALGRIND=1` makes it an
+//! error not to have it; else its absence is said. `CC` and `CXX` name other compilers.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -92,7 +92,7 @@ fn under_valgrind(program: &str) {
     if valgrind() {
         let mut command = Command::new("valgrind");
         command.args(["-q", "--error-exitcode=99", "--leak-check=full", "--fair-sched=yes"]);
-        command.arg(compile(program, "c99", Link::Static)).env("RMAP_TEST_ROUNDS", "150");
+        command.arg(compile(program, "c99", Link::Static)).env("RMAP_TEST_ROUNDS", "3000");
         run(command);
     }
 }

@@ -132,7 +132,8 @@ static inline struct rmap_vma *map_anon(struct space *s, unsigned first, unsigne
 }
 
 /* Maps a fresh page of frame `pfn` at page n of the prepared VMA. mmap_lock held. */
-static inline struct rmap_page *touch(struct rmap_ctx *ctx, struct space *s, struct rmap_vma *vma, unsigned n, uint64_t pfn)
+static inline struct rmap_page *touch(struct rmap_ctx *ctx, struct space *s, struct rmap_vma *vma, unsigned n,
+                                      uint64_t pfn)
 {
     struct rmap_page *page = rmap_page(ctx, pfn);
     struct rmap_pte pte = {RMAP_PTE_PRESENT, RMAP_PTE_WRITE | RMAP_PTE_YOUNG | RMAP_PTE_DIRTY, 0, 0};
