@@ -1239,6 +1239,210 @@ struct rmap_machine_mapping {
     uint64_t addr;
 };
 
+/**
+ * The state at a mark: against the kernel's snapshot, and every page walked. Later versions append members.
+ */
+struct rmap_replay_mark {
+    /**
+     * Its name. Good until the function returns.
+     */
+    const char *label;
+    /**
+     * Whether there is a snapshot of it. If not, the members up to `file_only_there` are 0.
+     */
+    bool has_snapshot;
+    /**
+     * Processes in the snapshot.
+     */
+    uint64_t processes;
+    /**
+     * Of these, with equal VMAs, after neighbours of equal attributes are merged.
+     */
+    uint64_t vmas_equal;
+    /**
+     * VMAs in the snapshot, so merged.
+     */
+    uint64_t runs;
+    /**
+     * Anonymous pages present in the snapshot, each as often as it is mapped.
+     */
+    uint64_t anon_entries;
+    /**
+     * Of these, present here.
+     */
+    uint64_t anon_present;
+    /**
+     * Anonymous pages present here and not in the snapshot.
+     */
+    uint64_t anon_extra;
+    /**
+     * Frames in the snapshot under the anonymous pages that both have: each stands for the set of its sharers.
+     */
+    uint64_t sets;
+    /**
+     * Of these, with the same sharers here.
+     */
+    uint64_t sets_exact;
+    /**
+     * Pages of files that both have.
+     */
+    uint64_t file_both;
+    /**
+     * Pages of files that are only here.
+     */
+    uint64_t file_only_here;
+    /**
+     * Pages of files that are only in the snapshot.
+     */
+    uint64_t file_only_there;
+    /**
+     * Pages walked: all that are mapped, each once.
+     */
+    uint64_t pages_walked;
+    /**
+     * Mappings that the walks found.
+     */
+    uint64_t mappings;
+    /**
+     * Candidates that the walks looked at.
+     */
+    uint64_t candidates;
+    /**
+     * Mappings that a walk missed, invented or visited twice, by a scan of all page tables.
+     */
+    uint64_t mismatches;
+    /**
+     * Nanoseconds of the median walk.
+     */
+    uint64_t walk_median_ns;
+    /**
+     * Nanoseconds that 99 of 100 walks stay below.
+     */
+    uint64_t walk_p99_ns;
+    /**
+     * Bytes of the reverse map: anchors, links, trees, and the engine's part of VMAs.
+     */
+    uint64_t rmap_bytes;
+    /**
+     * VMAs.
+     */
+    uint64_t vmas;
+    /**
+     * What pages point to (anon_vmas).
+     */
+    uint64_t anchors;
+    /**
+     * Ties between these and VMAs (anon_vma_chains).
+     */
+    uint64_t links;
+    /**
+     * The first difference from the scan, else from the snapshot, in words; "" when there is none. A page more than the
+     * snapshot has is one too. Good until the function returns.
+     */
+    const char *difference;
+    /**
+     * Of the pages walked, anonymous ones.
+     */
+    uint64_t anon_pages;
+    /**
+     * Of the pages walked, those of files and shared memory.
+     */
+    uint64_t file_pages;
+    /**
+     * Nanoseconds of the median walk of an anonymous page.
+     */
+    uint64_t anon_median_ns;
+    /**
+     * Nanoseconds of the median walk of a file's page.
+     */
+    uint64_t file_median_ns;
+    /**
+     * Address spaces.
+     */
+    uint64_t mms;
+};
+
+/**
+ * What is to be replayed. Fill it with `rmap_replay_config_init`, then set `trace`.
+ */
+struct rmap_replay_config {
+    /**
+     * The size of this struct, as the program knows it. Later versions append members; a program that knows fewer gets
+     * the defaults for the rest.
+     */
+    size_t size;
+    /**
+     * The trace: a file, compressed by gzip or not.
+     */
+    const char *trace;
+    /**
+     * The directory of the marks' snapshots; NULL: that of the trace.
+     */
+    const char *snapshots;
+    /**
+     * One of `enum rmap_engine`.
+     */
+    uint32_t engine;
+    /**
+     * Must be 0.
+     */
+    uint32_t flags;
+    /**
+     * Page frames, without contents; 0: as many as make 4 GiB.
+     */
+    uint64_t frames;
+    /**
+     * Called now and then with the events so far and the pages mapped now, each counted once; NULL: nobody is told.
+     */
+    void (*progress)(void *arg, uint64_t events, uint64_t pages);
+    /**
+     * Called at each mark of the trace; NULL: marks are passed over.
+     */
+    void (*mark)(void *arg, const struct rmap_replay_mark *mark);
+    /**
+     * Passed to both. Neither may throw or jump out.
+     */
+    void *arg;
+};
+
+/**
+ * What happened in a replay.
+ */
+struct rmap_replay_stats {
+    /**
+     * Events, marks included.
+     */
+    uint64_t events;
+    /**
+     * Address spaces that there ever were.
+     */
+    uint64_t address_spaces;
+    /**
+     * Of these, copies.
+     */
+    uint64_t forks;
+    /**
+     * The most VMAs there ever were at once.
+     */
+    uint64_t peak_vmas;
+    /**
+     * Page faults, pages that exec touches included.
+     */
+    uint64_t faults;
+    /**
+     * Of these, refused: a signal, or EFAULT, for the program.
+     */
+    uint64_t failed_faults;
+    /**
+     * The most pages that ever were mapped at once, each counted once.
+     */
+    uint64_t peak_pages;
+    /**
+     * Nanoseconds, those for marks and `progress` not counted. Reading the trace is.
+     */
+    uint64_t replay_ns;
+};
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -2908,6 +3112,37 @@ enum rmap_status rmap_machine_oracle_mappings(struct rmap_machine *machine,
                                               struct rmap_machine_mapping *out,
                                               size_t cap,
                                               size_t *n);
+
+/**
+ * Fills the configuration of a replay with the defaults: snapshots beside the trace, the engine anon_vma, frames for 4 GiB,
+ * nobody told. Members that later versions append are not touched: who knows them sets them, and `size`.
+ *
+ * Parameters: config, to be filled.
+ * Returns: RMAP_OK.
+ * Ownership: the struct is the program's.
+ * Context: any. Takes no lock.
+ */
+enum rmap_status rmap_replay_config_init(struct rmap_replay_config *config);
+
+/**
+ * Replays a trace in a machine of its own, from its first event to its last. At each mark the state is compared with the
+ * kernel's snapshot label.gz, or label.snap.gz, if there is one, and every mapped page is walked and held against all page
+ * tables.
+ *
+ * Parameters: config, what; stats, or NULL, receives what happened; error, room for error_size bytes, or NULL, receives why
+ * it failed, "file:line: reason" for a line of the trace or of a snapshot, cut to fit; error_size.
+ * Returns: RMAP_OK, also when a mark does not hold; RMAP_ERR_INVAL for a trace or snapshot that cannot be read, a line in it
+ * that is wrong or cannot be done, a snapshot that is missing in the directory named, or a size that is too small;
+ * RMAP_ERR_NOT_SUPPORTED for an unknown engine or flag; RMAP_ERR_NOMEM; RMAP_ERR_NULL without a trace; RMAP_ERR_LOCK from a
+ * callback, or when this thread holds a lock of librmap's. In each of these cases the error is written.
+ * Ownership: nothing.
+ * Context: any thread, no locks held. Reads files. Takes librmap's own memory, and ends the process when there is none for
+ * what it remembers of the trace: the one exception to the rule.
+ */
+enum rmap_status rmap_replay(const struct rmap_replay_config *config,
+                             struct rmap_replay_stats *stats,
+                             char *error,
+                             size_t error_size);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -17,6 +17,7 @@
 //! | [`walk`] | walks |
 //! | [`act`] | unmap, age, clean |
 //! | [`machine`] | a memory manager for programs that bring none |
+//! | [`replay`] | traces of real programs, replayed in a machine |
 //! | `block`, `sized` | memory for handles; structs that grow |
 //!
 //! Each function has the same parts in the same order, which the header carries over: what it does, Parameters,
@@ -60,6 +61,8 @@ pub mod walk;
 pub mod act;
 
 pub mod machine;
+
+pub mod replay;
 
 pub mod allocator;
 

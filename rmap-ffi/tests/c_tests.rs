@@ -124,6 +124,11 @@ fn misuse() {
 }
 
 #[test]
+fn machine() {
+    everywhere("machine");
+}
+
+#[test]
 fn allocation() {
     everywhere("allocation");
 }

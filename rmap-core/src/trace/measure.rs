@@ -65,6 +65,8 @@ pub struct Report {
     pub anon: Walks,
     /// Walks over pages of files and shared memory.
     pub file: Walks,
+    /// Both together.
+    pub all: Walks,
     /// Present entries in page tables, by the oracle.
     pub entries: u64,
     /// Mappings that a walk missed, invented or visited twice.
@@ -86,7 +88,7 @@ impl Report {
     }
     /// Bytes of reverse map for each page that is mapped, once or often.
     pub fn bytes_per_page(&self) -> f64 {
-        ratio(self.footprint.bytes, self.anon.pages + self.file.pages)
+        ratio(self.footprint.bytes, self.all.pages)
     }
 }
 
@@ -138,7 +140,7 @@ pub fn measure<S: SoftSystem>(machine: &Machine<S>, clock: impl Fn() -> u64) -> 
         footprint: machine.rmap().footprint(mms.iter().map(|mm| &**mm)),
         ..Report::default()
     };
-    let (mut anon_ns, mut file_ns) = (Vec::new(), Vec::new());
+    let (mut anon_ns, mut file_ns, mut all_ns) = (Vec::new(), Vec::new(), Vec::new());
     let mut found: Vec<Place> = Vec::new();
     for group in places.chunk_by(|a, b| a.0 == b.0) {
         let page = machine.rmap().pages().page(group[0].0).ok_or(Error::Foreign)?;
@@ -157,8 +159,18 @@ pub fn measure<S: SoftSystem>(machine: &Machine<S>, clock: impl Fn() -> u64) -> 
             hold_against(&found, group, &mut report);
         }
     }
+    let Report { anon, file, .. } = report;
+    report.all = Walks {
+        pages: anon.pages + file.pages,
+        mappings: anon.mappings + file.mappings,
+        candidates: anon.candidates + file.candidates,
+        ..Walks::default()
+    };
+    reserve(&mut all_ns, anon_ns.len() + file_ns.len())?;
+    all_ns.extend(anon_ns.iter().chain(&file_ns));
     report.anon.time(anon_ns);
     report.file.time(file_ns);
+    report.all.time(all_ns);
     Ok(report)
 }
 

@@ -151,6 +151,10 @@ pub struct Figures {
 
 /// Who watches a replay.
 pub trait Observer<T: Target> {
+    /// An event was applied.
+    fn applied(&mut self, target: &T) {
+        let _ = target;
+    }
     /// Every [`PROGRESS`] events.
     fn progress(&mut self, stats: &Stats) {
         let _ = stats;
@@ -241,6 +245,7 @@ impl<T: Target> Replay<T> {
     pub fn run<L: Lines>(&mut self, trace: &mut Trace<L>, observer: &mut impl Observer<T>) -> Result<(), TraceError> {
         while let Some(event) = trace.next_event()? {
             let mut done = self.apply(&event).map_err(|error| format!("{event}: {error}"));
+            observer.applied(&self.target);
             if let (Event::Mark { label }, Ok(())) = (event, &done) {
                 done = observer.mark(self, label);
                 self.pids.clear();

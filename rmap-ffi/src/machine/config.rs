@@ -53,7 +53,7 @@ pub struct rmap_machine_config {
     pub swap_slots: u64,
     /// The swap file, made if there is none, and overwritten; NULL: a temporary file. UTF-8.
     pub swap_path: *const c_char,
-    /// Pages that a fault on a file maps around the one it is for: a power of two, 1 for none.
+    /// Pages of a file that a read fault maps, and reads in, with the one that it is for: a power of two, 1 for it alone.
     pub fault_around: u64,
     /// Lowest address of a mapping: a multiple of RMAP_PAGE_SIZE.
     pub min_addr: u64,
