@@ -193,6 +193,12 @@ mod checked {
         });
     }
 
+    /// Whether this thread holds a lock of that rank.
+    #[cfg(test)]
+    pub(crate) fn holds(rank: u8) -> bool {
+        STACK.with_borrow(|stack| stack.held().iter().any(|h| h.kind != Kind::Rcu && h.rank == rank))
+    }
+
     #[track_caller]
     pub(crate) fn assert_no_reader(address: usize, what: &str) {
         STACK.with_borrow(|stack| {
@@ -219,6 +225,8 @@ mod checked {
     }
 }
 
+#[cfg(all(test, debug_assertions, feature = "std", not(loom)))]
+pub(crate) use checked::holds;
 #[cfg(all(debug_assertions, feature = "std", not(loom)))]
 pub(crate) use checked::{acquired, assert_no_locks, assert_no_reader, check, downgraded, released};
 
@@ -239,7 +247,14 @@ mod unchecked {
     pub(crate) fn assert_no_locks(_what: &str) {}
     #[inline]
     pub(crate) fn assert_no_reader(_address: usize, _what: &str) {}
+    #[cfg(test)]
+    pub(crate) fn holds(_rank: u8) -> bool {
+        false
+    }
 }
+
+#[cfg(all(test, not(all(debug_assertions, feature = "std", not(loom)))))]
+pub(crate) use unchecked::holds;
 
 #[cfg(not(all(debug_assertions, feature = "std", not(loom))))]
 pub(crate) use unchecked::{acquired, assert_no_locks, assert_no_reader, check, downgraded, released};

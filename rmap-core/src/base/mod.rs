@@ -10,12 +10,15 @@
 //! | [`alloc`] | memory that can run out without an abort |
 //! | [`slab`] | type-stable objects, handed out and taken back without a lock |
 //! | [`counter`] | a counter that threads change without meeting |
+//! | `clock` | nanoseconds, for measurements |
 //! | `file` | positioned reading and writing of a file |
 //! | [`href`] | counted references to objects in such memory |
 //!
 //! Nothing above this folder names `std`, `parking_lot` or `loom`.
 
 pub mod alloc;
+#[cfg(feature = "std")]
+pub mod clock;
 pub mod counter;
 pub mod error;
 #[cfg(feature = "std")]

@@ -149,6 +149,12 @@ impl<T: SlabItem> Slab<T> {
         self.capacity.load(Ordering::Relaxed) as usize * size_of::<T>()
     }
 
+    /// Takes all that can be had without an allocation, so that whoever comes next allocates.
+    #[cfg(test)]
+    pub(crate) fn exhaust(&self) -> std::vec::Vec<NonNull<T>> {
+        core::iter::from_fn(|| self.try_take()).collect()
+    }
+
     fn at(&self, index: u32) -> NonNull<T> {
         let (chunk, slot) = place(index);
         // Relaxed: whoever has an index has it from a head or from `capacity`, both read with Acquire after the

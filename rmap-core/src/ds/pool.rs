@@ -110,8 +110,8 @@ pub struct NodePool {
 pub struct NeedNodes;
 
 impl NodePool {
-    /// Blocks of 1,024 bytes that one insertion may take: one for each level of a tree, and one for a new root.
-    pub(super) const INNER_PER_INSERT: u64 = 13;
+    /// Blocks of 1,024 bytes that one insertion may take: one for each level of a tree, one for a new root, one for a leaf.
+    pub(super) const LARGEST_PER_INSERT: u64 = 14;
 
     /// An empty pool over `heap`; it takes its first memory when it is first refilled.
     pub fn new(heap: &Heap) -> Self {
@@ -124,14 +124,17 @@ impl NodePool {
         }
     }
 
-    /// Makes sure that any one insertion can succeed, as long as no other takes the blocks first. May call the
+    /// Makes sure that any `insertions` can succeed, as long as nobody else takes the blocks first. May call the
     /// embedder's allocator: hold no lock.
-    pub fn refill(&self) -> Result<()> {
-        self.b64.reserve(1)?;
-        self.b128.reserve(1)?;
-        self.b256.reserve(1)?;
-        self.b512.reserve(1)?;
-        self.b1024.reserve(Self::INNER_PER_INSERT)
+    ///
+    /// Whoever inserts into several sets at once backs out of all of them, and so gives back what the first took: it asks for twice
+    /// as many each time it comes back, or would come back for ever.
+    pub fn refill(&self, insertions: u64) -> Result<()> {
+        self.b64.reserve(insertions)?;
+        self.b128.reserve(insertions)?;
+        self.b256.reserve(insertions)?;
+        self.b512.reserve(insertions)?;
+        self.b1024.reserve(Self::LARGEST_PER_INSERT * insertions)
     }
 
     /// Bytes of the blocks in use; of the past when other threads insert and remove.
@@ -151,6 +154,13 @@ impl NodePool {
             + self.b256.held_bytes()
             + self.b512.held_bytes()
             + self.b1024.held_bytes()
+    }
+
+    /// Takes all blocks that can be had without an allocation, for good.
+    #[cfg(test)]
+    pub(crate) fn exhaust(&self) {
+        let _ =
+            (self.b64.exhaust(), self.b128.exhaust(), self.b256.exhaust(), self.b512.exhaust(), self.b1024.exhaust());
     }
 
     /// A block, if one can be had without an allocation.

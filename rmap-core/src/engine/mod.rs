@@ -14,6 +14,8 @@
 //! Who calls which verb under which locks is said at each verb; "VMA lock" there is the mmap_lock of the VMA's address space.
 
 pub mod anon_vma;
+#[cfg(test)]
+pub(crate) mod per_mm;
 
 use crate::base::error::Result;
 use crate::base::types::{PgOff, VirtAddr};

@@ -47,6 +47,21 @@ impl<S: System> Arena<S> {
         self.vmas.reserve(n)
     }
 
+    /// Takes all VMAs that can be had without an allocation; [`restore`](Self::restore) gives them back.
+    #[cfg(test)]
+    pub(crate) fn exhaust(&self) -> std::vec::Vec<core::ptr::NonNull<Vma<S>>> {
+        self.vmas.exhaust()
+    }
+
+    /// Gives back what `exhaust` took.
+    #[cfg(test)]
+    pub(crate) fn restore(&self, vmas: std::vec::Vec<core::ptr::NonNull<Vma<S>>>) {
+        for vma in vmas {
+            // SAFETY: taken by `exhaust`, from this slab, and given back once.
+            unsafe { self.vmas.give(vma) };
+        }
+    }
+
     pub(super) fn next_id(&self) -> u64 {
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }

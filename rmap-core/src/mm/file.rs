@@ -148,7 +148,7 @@ impl<S: System> File<S> {
                 }
                 Err(NeedNodes) => {
                     drop(held);
-                    self.arena.nodes.refill()?;
+                    self.arena.nodes.refill(1)?;
                 }
             }
         }

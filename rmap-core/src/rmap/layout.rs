@@ -49,8 +49,7 @@ impl<S: Kernel> Rmap<S> {
         let new = NewVma::copy(mm.mm(), vma, high)?;
         mm.reserve(1)?;
         self.relayout(mm, &Relayout { vma: (vma, low), insert: Some(&new), remove: None, shift: None })?;
-        // SAFETY: linked by `relayout`, and freed only under mmap_lock held exclusively.
-        Ok(unsafe { new.into_raw().as_ref() })
+        Ok(mm.adopt(new))
     }
 
     /// Whether `high`, which begins where `low` ends, may become part of it.
@@ -119,10 +118,28 @@ impl<S: Kernel> Rmap<S> {
     /// A copy of `source` at other addresses of the same address space, for entries that are about to move there (mremap): the same pages' offsets, tied to the
     /// same anchors, visited after `source` if the intervals are equal; else [`Engine::lock_for_move`] keeps walks away while entries move (T4).
     pub fn vma_copy<'a>(&self, mm: &MmWrite<'a, S>, source: &Vma<S>, bounds: VmaBounds) -> Result<&'a Vma<S>> {
+        let copy = self.vma_copy_begin(mm, source, bounds)?;
+        self.vma_copy_end(mm, copy)
+    }
+
+    /// The first half of [`vma_copy`](Self::vma_copy): the copy has its ties, and is not in the address space yet, where something else may still be in its place.
+    /// It is to be given to [`vma_copy_end`](Self::vma_copy_end) or [`vma_copy_abort`](Self::vma_copy_abort) under the same hold of `mmap_lock`.
+    pub fn vma_copy_begin(&self, mm: &MmWrite<'_, S>, source: &Vma<S>, bounds: VmaBounds) -> Result<NewVma<S>> {
         mm.check_own(source)?;
         let new = NewVma::copy(mm.mm(), source, bounds)?;
         self.engine.copy(&new, source)?;
-        self.link_tied(mm, new)
+        Ok(new)
+    }
+
+    /// The second half: into the address space and the file. With room reserved in the index ([`MmWrite::reserve`]) and nodes in the pool it does not allocate.
+    pub fn vma_copy_end<'a>(&self, mm: &MmWrite<'a, S>, copy: NewVma<S>) -> Result<&'a Vma<S>> {
+        self.link_tied(mm, copy)
+    }
+
+    /// Takes the first half back.
+    pub fn vma_copy_abort(&self, copy: NewVma<S>) {
+        self.engine.unlink(&copy);
+        drop(copy);
     }
 
     /// The copy of `parent` in a forked address space: same bounds, flags (without those that fork drops) and file; tied to all of the parent's anchors and to one of
@@ -152,6 +169,7 @@ impl<S: Kernel> Rmap<S> {
     fn relayout<'v>(&self, mm: &MmWrite<'_, S>, change: &Relayout<'v, S>) -> Result<()> {
         let mut plan = self.engine.plan_relayout(change)?;
         let mut ties = FileTies::new(change);
+        let mut room = 1;
         loop {
             // Lock order: mmap_lock -> i_mmap_rwsem -> anon_vma root (in commit_relayout).
             let held = change.vma.0.file().map(|file| (file, file.i_mmap_write()));
@@ -166,8 +184,9 @@ impl<S: Kernel> Rmap<S> {
             drop(held);
             match done {
                 Ok(()) => return Ok(()),
-                Err(NeedNodes) => self.arena.nodes.refill()?,
+                Err(NeedNodes) => self.arena.nodes.refill(room)?,
             }
+            room *= 2;
         }
     }
 }

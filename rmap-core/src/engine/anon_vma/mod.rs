@@ -26,6 +26,8 @@
 //! there are at most twice as many as VMAs at the family's peak, the root never being reused.
 
 mod chain;
+#[cfg(test)]
+pub(crate) mod inspect;
 mod lookup;
 mod node;
 mod relayout;

@@ -126,7 +126,7 @@ impl<S: AnonVmaSystem> AnonVmaEngine<S> {
             // SAFETY: as above.
             let Ok(place) = (unsafe { guarded.tree.insert(&arena.nodes, vma.current_key()) }) else {
                 drop(held);
-                arena.nodes.refill()?;
+                arena.nodes.refill(1)?;
                 continue;
             };
             if vma.engine().win(node) {
@@ -147,6 +147,7 @@ impl<S: AnonVmaSystem> AnonVmaEngine<S> {
         let arena = copy.mm().arena();
         // SAFETY: the VMA lock is held exclusively.
         let mut chain = same_anchors(arena, unsafe { source.engine().chain_mut() }, 0)?;
+        let mut room = 1;
         loop {
             let held = own.lock_root();
             // SAFETY: the lock is held; `copy` stays alive until it is untied.
@@ -162,7 +163,8 @@ impl<S: AnonVmaSystem> AnonVmaEngine<S> {
                 }
                 Err(NeedNodes) => {
                     drop(held);
-                    arena.nodes.refill().inspect_err(|_| chain.free(&arena.heap))?;
+                    arena.nodes.refill(room).inspect_err(|_| chain.free(&arena.heap))?;
+                    room *= 2;
                 }
             }
         }
@@ -180,6 +182,7 @@ impl<S: AnonVmaSystem> AnonVmaEngine<S> {
         let fresh = unsafe { fresh.as_ref() };
         fresh.init_child(parents);
         let key = child.current_key();
+        let mut room = 1;
         loop {
             let held = parents.lock_root();
             // SAFETY: the lock is held; `child` stays alive until it is untied.
@@ -212,11 +215,12 @@ impl<S: AnonVmaSystem> AnonVmaEngine<S> {
                 return Ok(());
             }
             drop(held);
-            if let Err(error) = arena.nodes.refill() {
+            if let Err(error) = arena.nodes.refill(room) {
                 chain.free(&arena.heap);
                 self.put_anon_vma(fresh);
                 return Err(error);
             }
+            room *= 2;
         }
     }
 

@@ -1,0 +1,199 @@
+//! How much memory, how many candidates, which locks.
+
+use super::oracle::check;
+use super::support::{Anon, RW, TestSystem, World, at, bounds, copy_entries};
+use crate::base::sync::audit;
+use crate::base::types::{VirtAddr, VmFlags};
+use crate::engine::{Engine, Lookup, Wait};
+use crate::mm::Vma;
+use crate::mm::address_space::MmLocked;
+use crate::page::Page;
+use crate::rmap::walk::WalkControl;
+use core::ops::ControlFlow;
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+
+fn candidates<S: TestSystem>(world: &World<S>, page: &Page) -> usize {
+    let mut count = 0;
+    let _locked = page.lock();
+    let mut rmap_one = |_: &Vma<S>, _: VirtAddr| {
+        count += 1;
+        ControlFlow::Continue(())
+    };
+    world.rmap.rmap_walk(page, &mut WalkControl::new(&mut rmap_one));
+    count
+}
+
+/// A chain of 10,000 forks, each parent gone before the next: at most 3 anchors at any time between two forks.
+#[test]
+fn g5_an_endless_chain_of_forks_needs_three_anchors() {
+    let mut world = World::<Anon>::with_one(4, 8);
+    world.map(0, 0, 2, RW, None).unwrap();
+    world.fault(0, 0, true).unwrap();
+    let mut parent = 0;
+    let mut most = 0;
+    for _ in 0..10_000 {
+        let child = world.fork(parent).unwrap();
+        world.exit(parent);
+        world.fault(child, 0, true).unwrap();
+        most = most.max(world.anchors());
+        world.rmap.arena().rcu.reclaim();
+        parent = child;
+    }
+    assert!(most <= 3, "{most} anchors");
+    check(&world);
+    world.end();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
+
+    /// Random trees of processes with one VMA each: never more than twice as many anchors as VMAs at the peak.
+    #[test]
+    fn g5_anchors_are_at_most_twice_the_peak_of_vmas(steps in prop::collection::vec((any::<prop::sample::Index>(), 0..5_u8), 1..300)) {
+        let mut world = World::<Anon>::with_one(2, 4);
+        world.map(0, 0, 1, RW, None).unwrap();
+        world.fault(0, 0, true).unwrap();
+        for (which, step) in steps {
+            let living = world.living();
+            let mm = living[which.index(living.len())];
+            if step < 3 && living.len() < 24 {
+                world.fork(mm).unwrap();
+            } else if living.len() > 1 {
+                world.exit(mm);
+                world.rmap.arena().rcu.drain();
+            }
+            prop_assert!(world.anchors() <= 2 * world.peak_vmas);
+        }
+        check(&world);
+        world.end();
+    }
+}
+
+/// The page of one child among 1,000 siblings is looked for in one VMA, the parent's in all.
+#[test]
+fn a_childs_page_has_one_candidate_among_a_thousand_siblings() {
+    const SIBLINGS: usize = 1_000;
+    let mut world = World::<Anon>::with_one(4, 8);
+    world.map(0, 0, 2, RW, None).unwrap();
+    world.fault(0, 0, true).unwrap();
+    for _ in 0..SIBLINGS {
+        world.fork(0).unwrap();
+    }
+    world.fault(SIBLINGS / 2, 1, true).unwrap();
+    assert_eq!(candidates(&world, world.page_at(SIBLINGS / 2, 1).unwrap()), 1);
+    assert_eq!(candidates(&world, world.page_at(0, 0).unwrap()), 1 + SIBLINGS);
+    world.fault(SIBLINGS / 2, 0, true).unwrap();
+    assert_eq!(candidates(&world, world.page_at(SIBLINGS / 2, 0).unwrap()), 1, "a copy is the writer's alone");
+    world.end();
+}
+
+/// G3: while another thread holds the root for writing, a reference is had at once, and a try says so.
+#[test]
+fn g3_a_look_up_waits_for_nobody() {
+    let mut world = World::<Anon>::with_one(4, 8);
+    world.map(0, 0, 2, RW, None).unwrap();
+    world.fault(0, 0, true).unwrap();
+    let page = world.page_at(0, 0).unwrap();
+    let (held, hold) = (std::sync::Barrier::new(2), std::sync::Barrier::new(2));
+    std::thread::scope(|s| {
+        s.spawn(|| {
+            let mm = world.mm(0).write();
+            let _root = world.rmap.engine().lock_for_move(mm.find(at(0)).unwrap()).unwrap();
+            held.wait();
+            hold.wait();
+        });
+        held.wait();
+        assert!(matches!(world.rmap.engine().lock_anchor(page, Wait::Try), Lookup::Contended));
+        let locks = audit::record(|| {
+            let found = world.rmap.engine().get_anon_vma(page).expect("mapped");
+            assert_eq!(found.anon_vma().refcount(), 2);
+        });
+        assert!(locks.is_empty(), "a look-up takes no lock: {locks:?}");
+        hold.wait();
+    });
+    world.end();
+}
+
+/// What a program does in its own address space takes no lock that another address space uses: faults, copy-on-write, splits, merges, walks, fork.
+#[test]
+fn unrelated_address_spaces_share_no_lock() {
+    let mut world = World::<Anon>::with_one(32, 64);
+    assert_eq!(world.spawn(), 1);
+    // Slabs take their first chunks under a lock of their own, once for all.
+    for mm in [0, 1] {
+        world.map(mm, 16, 20, RW, None).unwrap();
+        world.fault(mm, 16, true).unwrap();
+        world.protect(mm, 17, 18, RW | VmFlags::EXEC).unwrap();
+        let child = world.fork(mm).unwrap();
+        world.exit(child);
+    }
+    // What one gives up the other may get: memory, and the locks in it. So all that is given up is given up by both at the end.
+    let lives = |world: &mut World<Anon>, mm: usize| {
+        world.map(mm, 0, 8, RW, None).unwrap();
+        world.fault(mm, 1, true).unwrap();
+        world.fault(mm, 5, true).unwrap();
+        world.protect(mm, 2, 4, RW | VmFlags::EXEC).unwrap();
+        world.protect(mm, 2, 4, RW).unwrap();
+        world.remap(mm, 0, 8, 8, false, false).unwrap();
+        let child = world.fork(mm).unwrap();
+        world.fault(child, 9, true).unwrap();
+        assert_eq!(candidates(world, world.page_at(mm, 9).unwrap()), 2);
+    };
+    let unmaps = |world: &mut World<Anon>, mm: usize| world.unmap(mm, 8, 16).unwrap();
+    for step in [&lives as &dyn Fn(&mut World<Anon>, usize), &unmaps] {
+        let [one, other] = [0, 1].map(|mm| {
+            let taken = audit::record(|| step(&mut world, mm));
+            taken.iter().map(|a| a.address).collect::<BTreeSet<_>>()
+        });
+        assert!(!one.is_empty() && one.is_disjoint(&other), "shared: {:x?}", one.intersection(&other));
+    }
+    world.end();
+}
+
+/// T7 and T13 with threads: walks beside forks and exits. A mapping that was there before the walk and stays is seen once, and an unmapped page is
+/// unmapped everywhere.
+#[test]
+fn walks_beside_forks_are_complete() {
+    let mut world = World::<Anon>::with_one(8, 16);
+    world.map(0, 0, 4, RW, None).unwrap();
+    world.fault(0, 1, true).unwrap();
+    assert_eq!(world.spawn(), 1);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|s| {
+        let (world, stop) = (&world, &stop);
+        let walker = s.spawn(move || {
+            let page = world.page_at(0, 1).unwrap();
+            let mut walks = 0_u32;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let _locked = page.lock();
+                let mut parents = 0;
+                world.rmap.for_each_mapping(page, |vma, addr, _| {
+                    parents += u32::from(core::ptr::eq(vma.mm(), world.mm(0)) && addr == at(1));
+                    ControlFlow::Continue(())
+                });
+                assert_eq!(parents, 1, "the parent's mapping stays, and is seen once");
+                walks += 1;
+            }
+            walks
+        });
+        for round in 0..2_000 {
+            let (parent, child) = (world.mm(0).write(), world.mm(1).write_nested());
+            let vma = parent.find(at(1)).unwrap();
+            let copy = world.rmap.vma_fork(&child, &parent, vma).unwrap();
+            copy_entries(&world.rmap, copy, vma, |_| ());
+            assert_eq!(copy.bounds(), bounds(0, 4));
+            drop(parent);
+            assert!(super::support::unmap_one(&world.rmap, copy, at(1)).is_none());
+            world.rmap.vma_free(&child, copy).unwrap();
+            drop(child);
+            if round % 16 == 0 {
+                world.rmap.arena().rcu.reclaim();
+            }
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(walker.join().unwrap() > 0);
+    });
+    check(&world);
+    world.end();
+}

@@ -1,0 +1,155 @@
+//! Random histories of several address spaces and files, for both engines, checked against the oracle after every step.
+//!
+//! ```text
+//!   page   0                                              47
+//!          [- anon -)   [---- file, shared ----)[- file, private -)      address space 0
+//!          [- anon -)   [---- file, shared ----)[- file, private -)      its child
+//! ```
+//!
+//! A failing history is printed shrunk, as a list of steps; [`replay`] runs such a list.
+
+use super::oracle::check;
+use super::support::{Anon, PerSpace, RW, TestSystem, World};
+use crate::base::types::{Pfn, VmFlags};
+use crate::rmap::unmap::TtuFlags;
+use proptest::prelude::*;
+use std::vec::Vec;
+
+/// Pages of an address space.
+const PAGES: u64 = 48;
+/// Frames of the world: enough for all that these histories map.
+const FRAMES: u64 = 600;
+/// Address spaces at most.
+const MMS: usize = 6;
+/// Pages of a file.
+const FILE: u64 = 24;
+
+/// What a new VMA maps.
+#[derive(Debug, Clone, Copy)]
+enum What {
+    Anon,
+    /// A file from this page on.
+    Private(u64),
+    Shared(u64),
+}
+
+/// One step. Numbers of address spaces count the living ones, modulo how many there are; pages are those of the drawing above.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Map { mm: usize, first: u64, len: u64, what: What },
+    Fault { mm: usize, page: u64, write: bool },
+    Fork { mm: usize },
+    Exit { mm: usize },
+    Unmap { mm: usize, first: u64, len: u64 },
+    Protect { mm: usize, first: u64, len: u64, exec: bool },
+    Remap { mm: usize, first: u64, len: u64, to: u64, merge_first: bool, keep: bool },
+    Shift { mm: usize, page: u64, to: u64 },
+    Adjust { mm: usize, page: u64, first: u64, len: u64 },
+    Reclaim { frame: u64, flags: u32, keep_cached: bool },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let mm = 0..MMS;
+    let page = 0..PAGES;
+    let len = 1..12_u64;
+    let what = prop_oneof![
+        4 => Just(What::Anon),
+        1 => (0..FILE - 12).prop_map(What::Private),
+        1 => (0..FILE - 12).prop_map(What::Shared),
+    ];
+    prop_oneof![
+        3 => (mm.clone(), page.clone(), len.clone(), what)
+            .prop_map(|(mm, first, len, what)| Step::Map { mm, first, len, what }),
+        12 => (mm.clone(), page.clone(), any::<bool>()).prop_map(|(mm, page, write)| Step::Fault { mm, page, write }),
+        3 => mm.clone().prop_map(|mm| Step::Fork { mm }),
+        1 => mm.clone().prop_map(|mm| Step::Exit { mm }),
+        1 => (mm.clone(), page.clone(), len.clone()).prop_map(|(mm, first, len)| Step::Unmap { mm, first, len }),
+        3 => (mm.clone(), page.clone(), len.clone(), any::<bool>())
+            .prop_map(|(mm, first, len, exec)| Step::Protect { mm, first, len, exec }),
+        4 => (mm.clone(), page.clone(), len.clone(), page.clone(), any::<bool>(), any::<bool>()).prop_map(
+            |(mm, first, len, to, merge_first, keep)| Step::Remap { mm, first, len, to, merge_first, keep }
+        ),
+        2 => (mm.clone(), page.clone(), page.clone()).prop_map(|(mm, page, to)| Step::Shift { mm, page, to }),
+        2 => (mm, page.clone(), page, len).prop_map(|(mm, page, first, len)| Step::Adjust { mm, page, first, len }),
+        3 => (1..FRAMES / 8, 0..8_u32, any::<bool>())
+            .prop_map(|(frame, flags, keep_cached)| Step::Reclaim { frame, flags, keep_cached }),
+    ]
+}
+
+fn run<S: TestSystem>(world: &mut World<S>, step: Step) {
+    let living = world.living();
+    let pick = |mm: usize| living[mm % living.len()];
+    let end = |first: u64, len: u64| (first + len).min(PAGES);
+    let done = match step {
+        Step::Map { mm, first, len, what } => {
+            let (flags, file) = match what {
+                What::Anon => (RW, None),
+                What::Private(offset) => (RW, Some((0, offset))),
+                What::Shared(offset) => (RW | VmFlags::SHARED, Some((0, offset))),
+            };
+            // Occupied ranges are refused.
+            let _ = world.map(pick(mm), first, end(first, len), flags, file);
+            Ok(())
+        }
+        Step::Fault { mm, page, write } => world.fault(pick(mm), page, write),
+        Step::Fork { .. } if living.len() == MMS => Ok(()),
+        Step::Fork { mm } => world.fork(pick(mm)).map(drop),
+        Step::Exit { .. } if living.len() == 1 => Ok(()),
+        Step::Exit { mm } => {
+            world.exit(pick(mm));
+            Ok(())
+        }
+        Step::Unmap { mm, first, len } => world.unmap(pick(mm), first, end(first, len)),
+        Step::Protect { mm, first, len, exec } => {
+            let flags = if exec { RW | VmFlags::EXEC } else { RW };
+            world.protect(pick(mm), first, end(first, len), flags)
+        }
+        Step::Remap { mm, first, len, to, merge_first, keep } => {
+            let len = len.min(PAGES - first).min(PAGES - to);
+            world.remap(pick(mm), first, first + len, to, merge_first, keep)
+        }
+        Step::Shift { mm, page, to } => world.shift(pick(mm), page, to),
+        Step::Adjust { mm, page, first, len } => world.adjust(pick(mm), page, first, end(first, len)),
+        Step::Reclaim { frame, flags, keep_cached } => {
+            let flags = TtuFlags::from_bits_truncate(flags) - TtuFlags::HWPOISON;
+            world.reclaim(Pfn(frame), flags, keep_cached);
+            Ok(())
+        }
+    };
+    done.unwrap_or_else(|error| panic!("{step:?}: {error}"));
+}
+
+/// Runs a history from an empty address space and a file on, checking after every step, and ends the world.
+fn replay<S: TestSystem>(steps: &[Step]) {
+    let mut world = World::<S>::with_one(PAGES, FRAMES);
+    world.new_file(FILE);
+    for step in steps {
+        run(&mut world, *step);
+        check(&world);
+    }
+    world.end();
+}
+
+fn histories() -> impl Strategy<Value = Vec<Step>> {
+    prop::collection::vec(step(), 1..120)
+}
+
+fn cases() -> ProptestConfig {
+    ProptestConfig { failure_persistence: None, ..ProptestConfig::default() }
+}
+
+proptest! {
+    #![proptest_config(cases())]
+
+    /// G1, G5 and G7 for `anon_vma`.
+    #[test]
+    fn anon_vma_agrees_with_the_page_tables(steps in histories()) {
+        replay::<Anon>(&steps);
+    }
+
+    /// The same for the other engine.
+    #[test]
+    fn per_mm_agrees_with_the_page_tables(steps in histories()) {
+        replay::<PerSpace>(&steps);
+    }
+}
