@@ -123,7 +123,7 @@ impl<S: Kernel> Rmap<S> {
     }
 
     /// The first half of [`vma_copy`](Self::vma_copy): the copy has its ties, and is not in the address space yet, where something else may still be in its place.
-    /// It is to be given to [`vma_copy_end`](Self::vma_copy_end) or [`vma_copy_abort`](Self::vma_copy_abort) under the same hold of mmap_lock.
+    /// It is to be given to [`vma_copy_end`](Self::vma_copy_end) or [`vma_copy_abort`](Self::vma_copy_abort) under the same hold of `mmap_lock`.
     pub fn vma_copy_begin(&self, mm: &MmWrite<'_, S>, source: &Vma<S>, bounds: VmaBounds) -> Result<NewVma<S>> {
         mm.check_own(source)?;
         let new = NewVma::copy(mm.mm(), source, bounds)?;
@@ -139,6 +139,7 @@ impl<S: Kernel> Rmap<S> {
     /// Takes the first half back.
     pub fn vma_copy_abort(&self, copy: NewVma<S>) {
         self.engine.unlink(&copy);
+        drop(copy);
     }
 
     /// The copy of `parent` in a forked address space: same bounds, flags (without those that fork drops) and file; tied to all of the parent's anchors and to one of
