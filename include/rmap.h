@@ -8,7 +8,8 @@
  *
  * STATUS CODES. A function that answers RMAP_OK has done it and has written its outputs; else it has changed nothing
  * and written nothing. The codes that each function may return are in its documentation, the general ones at enum
- * rmap_status. Nothing here calls malloc, throws, or ends the process for want of memory.
+ * rmap_status. Nothing here calls malloc, throws, or ends the process for want of memory. If the shared library
+ * is loaded by dlopen, the C library may allocate its thread-locals, once in each thread that comes here.
  *
  * HANDLES. NULL and misaligned handles are refused. A descriptor of another context and a VMA of another address space
  * are refused by comparison (RMAP_ERR_FOREIGN), a lock that is needed and that nobody holds by a look at it
@@ -284,7 +285,7 @@
  * documentation says otherwise. Every function may return `RMAP_ERR_NULL`, `RMAP_ERR_INVAL` for a misaligned handle,
  * `RMAP_ERR_STALE` and `RMAP_ERR_INTERNAL`; these are not repeated.
  */
-typedef enum rmap_status {
+enum rmap_status {
     /**
      * Done.
      */
@@ -359,12 +360,12 @@ typedef enum rmap_status {
      * locks that it took are released.
      */
     RMAP_ERR_INTERNAL = 17,
-} rmap_status;
+};
 
 /**
  * How a walk ended.
  */
-typedef enum rmap_walk_end {
+enum rmap_walk_end {
     /**
      * Every candidate was visited.
      */
@@ -377,12 +378,12 @@ typedef enum rmap_walk_end {
      * The page is not mapped, or belongs to nobody: nobody was visited.
      */
     RMAP_WALK_UNMAPPED = 2,
-} rmap_walk_end;
+};
 
 /**
  * Kinds of page-table entries: `rmap_pte.kind`.
  */
-typedef enum rmap_pte_kind {
+enum rmap_pte_kind {
     /**
      * Nothing is mapped.
      */
@@ -411,22 +412,22 @@ typedef enum rmap_pte_kind {
      * There is no table that could hold an entry for the address.
      */
     RMAP_PTE_NO_TABLE = 6,
-} rmap_pte_kind;
+};
 
 /**
  * How the candidates of a page are found: `rmap_config.engine`.
  */
-typedef enum rmap_engine {
+enum rmap_engine {
     /**
      * An anon_vma per process and region, tied to VMAs by interval trees: Linux 2.6.34 to today.
      */
     RMAP_ENGINE_ANON_VMA = 1,
-} rmap_engine;
+};
 
 /**
  * What one page-table entry maps: `level` of the functions that count mappings.
  */
-typedef enum rmap_level {
+enum rmap_level {
     /**
      * One page.
      */
@@ -435,37 +436,37 @@ typedef enum rmap_level {
      * A whole compound page, by one entry at its head's address.
      */
     RMAP_LEVEL_ENTIRE = 1,
-} rmap_level;
+};
 
 /**
  * What anonymous pages point to (the kernel's `anon_vma`).
  */
-typedef struct rmap_anon_vma rmap_anon_vma;
+struct rmap_anon_vma;
 
 /**
  * A context: one set of page frames and the address spaces over them. Contexts share nothing.
  */
-typedef struct rmap_ctx rmap_ctx;
+struct rmap_ctx;
 
 /**
  * A file as memory management sees it (the kernel's `address_space`).
  */
-typedef struct rmap_file rmap_file;
+struct rmap_file;
 
 /**
  * An address space (the kernel's `mm_struct`).
  */
-typedef struct rmap_mm rmap_mm;
+struct rmap_mm;
 
 /**
  * The descriptor of a page frame (the kernel's `struct page`).
  */
-typedef struct rmap_page rmap_page;
+struct rmap_page;
 
 /**
  * A region of an address space (the kernel's `vm_area_struct`).
  */
-typedef struct rmap_vma rmap_vma;
+struct rmap_vma;
 
 /**
  * Where a context gets its metadata from. Both functions are called from any thread, at once, and stay callable until
@@ -475,7 +476,7 @@ typedef struct rmap_vma rmap_vma;
  * page-table lock, an anon_vma root or an i_mmap_rwsem that librmap took (G8). They may not call back into librmap,
  * throw, or jump out.
  */
-typedef struct rmap_allocator {
+struct rmap_allocator {
     /**
      * Returns `size` bytes aligned to `align` (a power of two), or NULL.
      */
@@ -488,12 +489,12 @@ typedef struct rmap_allocator {
      * Passed to both.
      */
     void *arg;
-} rmap_allocator;
+};
 
 /**
  * How a context is made. Fill it with `rmap_config_init`, then change what should be different.
  */
-typedef struct rmap_config {
+struct rmap_config {
     /**
      * The size of this struct, as the program knows it. Later versions append members; a program that knows fewer gets
      * the defaults for the rest.
@@ -511,12 +512,12 @@ typedef struct rmap_config {
      * Both functions, or both NULL for librmap's own memory (mapped from the system, never malloc).
      */
     struct rmap_allocator allocator;
-} rmap_config;
+};
 
 /**
  * Figures of a context, each of its own moment while other threads work.
  */
-typedef struct rmap_stats {
+struct rmap_stats {
     /**
      * The size of this struct, as the program knows it: set it before the call.
      */
@@ -557,12 +558,12 @@ typedef struct rmap_stats {
      * Of these, bytes of anon_vmas and interval-tree nodes in use.
      */
     uint64_t engine_bytes;
-} rmap_stats;
+};
 
 /**
  * A page-table entry, decoded. How entries are encoded is the business of whoever owns the tables.
  */
-typedef struct rmap_pte {
+struct rmap_pte {
     /**
      * One of `enum rmap_pte_kind`.
      */
@@ -579,7 +580,7 @@ typedef struct rmap_pte {
      * The swap slot or marker, as the kind says; else 0.
      */
     uint64_t value;
-} rmap_pte;
+};
 
 /**
  * An embedder's page tables. `table` is what was given to `rmap_mm_new`.
@@ -589,7 +590,7 @@ typedef struct rmap_pte {
  * thread that does, throw, or jump out (G8). Set `size` to the size of the struct. Functions marked optional may be
  * NULL.
  */
-typedef struct rmap_pte_ops {
+struct rmap_pte_ops {
     /**
      * The size of this struct, as the program knows it.
      */
@@ -639,12 +640,12 @@ typedef struct rmap_pte_ops {
      * Optional. Takes the write bit of a present entry. Lock held. Without it: `load` and `set`.
      */
     void (*wrprotect)(void *table, uint64_t addr);
-} rmap_pte_ops;
+};
 
 /**
  * A VMA, looked at.
  */
-typedef struct rmap_vma_info {
+struct rmap_vma_info {
     /**
      * First byte.
      */
@@ -673,12 +674,12 @@ typedef struct rmap_vma_info {
      * The program's pointer.
      */
     void *private_data;
-} rmap_vma_info;
+};
 
 /**
  * A locked anon_vma. The program gives the memory; the members are librmap's.
  */
-typedef struct rmap_anon_vma_lock {
+struct rmap_anon_vma_lock {
     /**
      * What the page points to; NULL: nothing is locked.
      */
@@ -687,7 +688,7 @@ typedef struct rmap_anon_vma_lock {
      * The root whose lock is held.
      */
     struct rmap_anon_vma *root;
-} rmap_anon_vma_lock;
+};
 
 /**
  * How a walk goes. Set `size`; only `rmap_one` is needed, the rest may be 0.
@@ -696,7 +697,7 @@ typedef struct rmap_anon_vma_lock {
  * (G2). It may ask the getters of the VMA and the page, take page-table locks of its own tables, and count mappings;
  * it may not walk, prepare, change a layout, take an mmap_lock or a page lock (but by try), throw, or jump out.
  */
-typedef struct rmap_walk_control {
+struct rmap_walk_control {
     /**
      * The size of this struct, as the program knows it.
      */
@@ -731,12 +732,12 @@ typedef struct rmap_walk_control {
      * Passed to each.
      */
     void *arg;
-} rmap_walk_control;
+};
 
 /**
  * One entry that maps a page.
  */
-typedef struct rmap_mapping {
+struct rmap_mapping {
     /**
      * The address space.
      */
@@ -753,14 +754,14 @@ typedef struct rmap_mapping {
      * The entry.
      */
     struct rmap_pte pte;
-} rmap_mapping;
+};
 
 /**
  * What the program hears of an unmapping. Set `size`; functions may be NULL.
  *
  * Context of both: as for `rmap_one`, with the page-table lock of the entry held too.
  */
-typedef struct rmap_unmap_hooks {
+struct rmap_unmap_hooks {
     /**
      * The size of this struct, as the program knows it.
      */
@@ -782,12 +783,12 @@ typedef struct rmap_unmap_hooks {
      * Passed to both.
      */
     void *arg;
-} rmap_unmap_hooks;
+};
 
 /**
  * What rmap_page_referenced found.
  */
-typedef struct rmap_referenced {
+struct rmap_referenced {
     /**
      * Mappings whose young bit was set; it is cleared now.
      */
@@ -800,7 +801,7 @@ typedef struct rmap_referenced {
      * The flags of the VMAs with such mappings, and of one with RMAP_VM_LOCKED.
      */
     uint64_t vm_flags;
-} rmap_referenced;
+};
 
 #ifdef __cplusplus
 extern "C" {
@@ -888,7 +889,7 @@ enum rmap_status rmap_synchronize(struct rmap_ctx *ctx);
  * Ownership: the struct is the program's.
  * Context: any thread, any locks held.
  */
-enum rmap_status rmap_stats_get(const struct rmap_ctx *ctx, struct rmap_stats *stats);
+enum rmap_status rmap_stats(const struct rmap_ctx *ctx, struct rmap_stats *stats);
 
 /**
  * Adds a range of page frames, all free. Ranges may be sparse, are never taken away, and may be added while others are
@@ -1039,7 +1040,7 @@ enum rmap_status rmap_page_lock_nested(struct rmap_page *page);
  * Ownership: on success the lock is this thread's, until rmap_page_unlock.
  * Context: any thread, any locks held. Does not wait.
  */
-enum rmap_status rmap_page_try_lock(struct rmap_page *page);
+enum rmap_status rmap_page_trylock(struct rmap_page *page);
 
 /**
  * Releases the page lock.
@@ -1846,9 +1847,9 @@ enum rmap_status rmap_page_lock_anon_vma_read(struct rmap_ctx *ctx,
  * Ownership: as there.
  * Context: a reference to the page; not held by this thread already. Does not wait.
  */
-enum rmap_status rmap_page_try_lock_anon_vma_read(struct rmap_ctx *ctx,
-                                                  struct rmap_page *page,
-                                                  struct rmap_anon_vma_lock *lock);
+enum rmap_status rmap_page_trylock_anon_vma_read(struct rmap_ctx *ctx,
+                                                 struct rmap_page *page,
+                                                 struct rmap_anon_vma_lock *lock);
 
 /**
  * Unlocks the tree of an anon_vma.

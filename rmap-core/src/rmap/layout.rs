@@ -1,6 +1,6 @@
 //! VMAs are made, split, merged, adjusted, copied, forked and freed: in the address space, its file and the engine, as one step for walks.
 //!
-//! Every change of bounds goes one way ([`Rmap::relayout`]): memory first, then `i_mmap_rwsem`, then the anon_vma root, then new ties before old ones go. So an error
+//! Every change of bounds goes one way (`Rmap::relayout`): memory first, then `i_mmap_rwsem`, then the anon_vma root, then new ties before old ones go. So an error
 //! leaves everything as it was (G4), and a walk that runs beside it visits each mapping once (G1).
 
 use super::Rmap;

@@ -165,7 +165,7 @@ fn walks_beside_forks_are_complete() {
         let walker = s.spawn(move || {
             let page = world.page_at(0, 1).unwrap();
             let mut walks = 0_u32;
-            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+            loop {
                 let _locked = page.lock();
                 let mut parents = 0;
                 world.rmap.for_each_mapping(page, |vma, addr, _| {
@@ -174,8 +174,10 @@ fn walks_beside_forks_are_complete() {
                 });
                 assert_eq!(parents, 1, "the parent's mapping stays, and is seen once");
                 walks += 1;
+                if stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    return walks;
+                }
             }
-            walks
         });
         for round in 0..2_000 {
             let (parent, child) = (world.mm(0).write(), world.mm(1).write_nested());

@@ -5,9 +5,9 @@ use super::node::AnonVma;
 use crate::base::sync::{RwSem, rank};
 use crate::mm::{System, Vma};
 use core::fmt::Write;
-use std::collections::BTreeMap;
-use std::string::String;
-use std::vec::Vec;
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
 
 impl<S: System> AnonVma<S> {
     /// The VMAs of its tree, in the order of walks.

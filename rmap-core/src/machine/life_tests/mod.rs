@@ -5,6 +5,8 @@ mod faults;
 mod files;
 mod forks;
 mod looks;
+mod model;
+mod stress;
 mod swapping;
 
 use super::account::{Change, account_vma};
