@@ -80,7 +80,7 @@ advice! {
     PopulateRead = 22
     /// Pages are faulted in for writing; the first fault that fails ends it.
     PopulateWrite = 23
-    /// As DontNeed, for LOCKED VMAs too.
+    /// As [`DontNeed`](Self::DontNeed), for LOCKED VMAs too.
     DontNeedLocked = 24
     /// Pages go, and every access fails from now on. Refused for LOCKED and SPECIAL VMAs.
     GuardInstall = 102
@@ -153,7 +153,7 @@ impl<S: SoftSystem> Machine<S> {
         Href::new(heap, bytes)
     }
 
-    /// Lets pages go. mmap_lock held, shared suffices.
+    /// Lets pages go. `mmap_lock` held, shared suffices.
     fn discard(&self, vma: &Vma<S>, (start, end): (VirtAddr, VirtAddr), advice: Advice) -> Result<()> {
         if advice != Advice::DontNeedLocked && vma.has(VmFlags::LOCKED) {
             return Err(Error::Invalid);
@@ -179,11 +179,16 @@ impl<S: SoftSystem> Machine<S> {
         let old = vma.flags();
         let allowed = |condition: bool| if condition { Ok(()) } else { Err(Error::Invalid) };
         let flags = match advice {
-            Advice::Normal | Advice::Random | Advice::Sequential => return Ok(()),
-            Advice::WillNeed | Advice::Cold | Advice::PageOut => return Ok(()),
+            Advice::Normal
+            | Advice::Random
+            | Advice::Sequential
+            | Advice::WillNeed
+            | Advice::Cold
+            | Advice::PageOut => old,
             // Not through here.
-            Advice::PopulateRead | Advice::PopulateWrite => return Ok(()),
-            Advice::DontNeed | Advice::DontNeedLocked | Advice::Free => return Ok(()),
+            Advice::PopulateRead | Advice::PopulateWrite | Advice::DontNeed | Advice::DontNeedLocked | Advice::Free => {
+                old
+            }
             Advice::GuardInstall => {
                 allowed(!old.intersects(VmFlags::LOCKED | VmFlags::NO_MERGE))?;
                 return self.install_guard(vma, start, end);
@@ -208,9 +213,11 @@ impl<S: SoftSystem> Machine<S> {
                 allowed(!old.intersects(VmFlags::NO_MERGE))?;
                 old - VmFlags::DONTDUMP
             }
-            // Shared and device-like memory is passed over, as in the kernel.
-            Advice::Mergeable if old.intersects(VmFlags::SHARED | VmFlags::NO_MERGE) => old,
-            Advice::Mergeable => old | VmFlags::MERGEABLE,
+            Advice::Mergeable => {
+                // Shared and device-like memory is passed over, as in the kernel.
+                let private = !old.intersects(VmFlags::SHARED | VmFlags::NO_MERGE);
+                if private { old | VmFlags::MERGEABLE } else { old }
+            }
             Advice::Unmergeable => old - VmFlags::MERGEABLE,
             Advice::HugePage => (old - VmFlags::NOHUGEPAGE) | VmFlags::HUGEPAGE,
             Advice::NoHugePage => (old - VmFlags::HUGEPAGE) | VmFlags::NOHUGEPAGE,
@@ -218,7 +225,7 @@ impl<S: SoftSystem> Machine<S> {
         self.modify(mm, vma, (start, end), flags, mm.name_of(vma).cloned().as_ref())
     }
 
-    /// MADV_FREE: pages that nobody else has may go while they are clean, and are clean from now on. Pages in swap go at once.
+    /// `MADV_FREE`: pages that nobody else has may go while they are clean, and are clean from now on. Pages in swap go at once.
     fn free_range(&self, vma: &Vma<S>, start: VirtAddr, end: VirtAddr) {
         let table = vma.mm().table();
         let mut any = false;

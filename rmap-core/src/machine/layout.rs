@@ -1,6 +1,6 @@
 //! What all changes of layout share: figures, cuts, joins, and a change of flags or names that cuts and joins as it goes.
 //!
-//! Everything here is called with mmap_lock held exclusively. A VMA with operations ([`VmaExt::ops`](super::system::VmaExt)) is cut like any other, and is never joined: its
+//! Everything here is called with `mmap_lock` held exclusively. A VMA with operations ([`VmaExt::ops`](super::system::VmaExt)) is cut like any other, and is never joined: its
 //! `close` would be called for a range that stays mapped.
 
 use super::Machine;

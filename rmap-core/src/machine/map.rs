@@ -169,7 +169,7 @@ impl<S: SoftSystem> Machine<S> {
     /// Where the range goes (the kernel's `get_unmapped_area`).
     fn place(&self, mm: &MmWrite<'_, S>, request: &MapRequest<S>, len: u64) -> Result<VirtAddr> {
         if let Some(addr) = request.addr.filter(|_| request.flags.intersects(FIXED)) {
-            self.check_fixed(mm, addr, len)?;
+            check_fixed(mm, addr, len)?;
             let noreplace = request.flags.contains(MapFlags::FIXED_NOREPLACE);
             if noreplace && mm.vmas_in(addr, VirtAddr(addr.0 + len)).next().is_some() {
                 return Err(Error::Exists);
@@ -177,18 +177,6 @@ impl<S: SoftSystem> Machine<S> {
             return Ok(addr);
         }
         self.unmapped_area(mm, request.addr, len)
-    }
-
-    /// Whether a fixed range may be mapped.
-    pub(super) fn check_fixed(&self, mm: &Mm<S>, addr: VirtAddr, len: u64) -> Result<()> {
-        let state = mm.data();
-        if !addr.is_page_aligned() {
-            return Err(Error::Invalid);
-        }
-        if state.task_size.0.checked_sub(len).is_none_or(|highest| addr.0 > highest) {
-            return Err(Error::NoSpace);
-        }
-        if addr < state.min_addr { Err(Error::Access) } else { Ok(()) }
     }
 
     /// A free range of `len` bytes: at the hint if it is free, else the highest below `mmap_base`, else the lowest above a third of the address space; bottom-up, the
@@ -304,4 +292,16 @@ fn lowest<S: SoftSystem>(mm: &MmWrite<'_, S>, mut low: VirtAddr, high: VirtAddr,
             None => return Ok(at),
         }
     }
+}
+
+/// Whether a fixed range may be mapped.
+pub(super) fn check_fixed<S: SoftSystem>(mm: &Mm<S>, addr: VirtAddr, len: u64) -> Result<()> {
+    let state = mm.data();
+    if !addr.is_page_aligned() {
+        return Err(Error::Invalid);
+    }
+    if state.task_size.0.checked_sub(len).is_none_or(|highest| addr.0 > highest) {
+        return Err(Error::NoSpace);
+    }
+    if addr < state.min_addr { Err(Error::Access) } else { Ok(()) }
 }

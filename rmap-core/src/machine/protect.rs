@@ -71,7 +71,7 @@ impl<S: SoftSystem> Machine<S> {
     }
 }
 
-/// Takes the write bit of every entry in the range. mmap_lock held exclusively.
+/// Takes the write bit of every entry in the range. `mmap_lock` held exclusively.
 fn wrprotect_range<S: SoftSystem>(vma: &Vma<S>, start: VirtAddr, end: VirtAddr) {
     let table = vma.mm().table();
     let mut any = false;

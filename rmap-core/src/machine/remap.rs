@@ -20,8 +20,10 @@
 
 use super::Machine;
 use super::layout::{Cut, account, account_vm, opened, page_align, pages_of};
+use super::map::check_fixed;
 use super::page_table::{LockedEntries, table_end};
 use super::system::SoftSystem;
+use super::unmap::free_tables;
 use crate::base::error::{Error, Result};
 use crate::base::types::{PAGE_SHIFT, PAGE_SIZE, VirtAddr, VmFlags};
 use crate::engine::Engine;
@@ -106,7 +108,7 @@ impl<S: SoftSystem> Machine<S> {
         if request.has(MremapFlags::FIXED)
             && let Some(to) = request.to
         {
-            self.check_fixed(mm, to, request.new_len).map_err(|error| match error {
+            check_fixed(mm, to, request.new_len).map_err(|error| match error {
                 Error::NoSpace => Error::Invalid,
                 other => other,
             })?;
@@ -215,14 +217,14 @@ impl<S: SoftSystem> Machine<S> {
         })();
         let (source, step, copy) = prepared.inspect_err(|_| {
             cuts.undo(self, mm, cuts.1);
-            self.free_unused_tables(mm, to, to_end);
+            free_unused_tables(mm, to, to_end);
         })?;
 
         self.detach_vmas(mm, to, to_end);
         let copy = self.rmap.vma_copy_end(mm, copy).inspect_err(|_| {
             // What was cut at the target is gone.
             cuts.undo(self, mm, cuts.1 - 2);
-            self.free_unused_tables(mm, to, to_end);
+            free_unused_tables(mm, to, to_end);
         })?;
         opened(*mm.data_of(copy), copy.bounds());
         self.move_entries(source, copy, &step);
@@ -267,20 +269,6 @@ impl<S: SoftSystem> Machine<S> {
             return Err(error);
         }
         Ok(copy)
-    }
-
-    /// Frees the tables that were made for a move which did not happen.
-    fn free_unused_tables(&self, mm: &MmWrite<'_, S>, start: VirtAddr, end: VirtAddr) {
-        let mut at = start;
-        for vma in mm.vmas_in(start, end) {
-            if vma.start() > at {
-                self.free_tables(mm, at, vma.start());
-            }
-            at = vma.end();
-        }
-        if at < end {
-            self.free_tables(mm, at, end);
-        }
     }
 
     /// The source stays, without the pages that have moved: as a second mapping of them, or (DONTUNMAP) empty, not locked, and without ties if none of its pages is
@@ -422,4 +410,18 @@ fn check<S: SoftSystem>(
         }
     }
     Ok(Request { old, old_len, new_len, flags, to })
+}
+
+/// Frees the tables that were made for a move which did not happen.
+fn free_unused_tables<S: SoftSystem>(mm: &MmWrite<'_, S>, start: VirtAddr, end: VirtAddr) {
+    let mut at = start;
+    for vma in mm.vmas_in(start, end) {
+        if vma.start() > at {
+            free_tables(mm, at, vma.start());
+        }
+        at = vma.end();
+    }
+    if at < end {
+        free_tables(mm, at, end);
+    }
 }

@@ -123,7 +123,7 @@ impl<S: Kernel> Rmap<S> {
     }
 
     /// The first half of [`vma_copy`](Self::vma_copy): the copy has its ties, and is not in the address space yet, where something else may still be in its place.
-    /// It is to be given to [`vma_copy_end`](Self::vma_copy_end) or [`vma_copy_abort`](Self::vma_copy_abort) under the same hold of mmap_lock.
+    /// It is to be given to [`vma_copy_end`](Self::vma_copy_end) or [`vma_copy_abort`](Self::vma_copy_abort) under the same hold of `mmap_lock`.
     pub fn vma_copy_begin(&self, mm: &MmWrite<'_, S>, source: &Vma<S>, bounds: VmaBounds) -> Result<NewVma<S>> {
         mm.check_own(source)?;
         let new = NewVma::copy(mm.mm(), source, bounds)?;
@@ -137,8 +137,10 @@ impl<S: Kernel> Rmap<S> {
     }
 
     /// Takes the first half back.
+    #[allow(clippy::needless_pass_by_value, reason = "the copy ends here")]
     pub fn vma_copy_abort(&self, copy: NewVma<S>) {
         self.engine.unlink(&copy);
+        drop(copy);
     }
 
     /// The copy of `parent` in a forked address space: same bounds, flags (without those that fork drops) and file; tied to all of the parent's anchors and to one of
@@ -165,7 +167,7 @@ impl<S: Kernel> Rmap<S> {
     }
 
     /// One change of layout. Room in the index was reserved, and VMAs are this address space's.
-    fn relayout<'v>(&self, mm: &MmWrite<'_, S>, change: &Relayout<'v, S>) -> Result<()> {
+    fn relayout(&self, mm: &MmWrite<'_, S>, change: &Relayout<'_, S>) -> Result<()> {
         let mut plan = self.engine.plan_relayout(change)?;
         let mut ties = FileTies::new(change);
         let mut room = 1;

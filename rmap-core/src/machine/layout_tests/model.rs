@@ -146,35 +146,7 @@ impl Model {
 fn apply(rig: &Rig, model: &mut Model, op: Op) {
     let (m, mm) = (rig.m(), rig.mm());
     match op {
-        Op::Map { page, pages, prot, kind } => {
-            let (share, file) = match kind {
-                Kind::Anon => (MapFlags::PRIVATE, None),
-                Kind::SharedAnon => (MapFlags::SHARED, None),
-                Kind::File { which, pgoff, shared } => {
-                    let share = if shared { MapFlags::SHARED } else { MapFlags::PRIVATE };
-                    (share, Some((rig.files[which].clone(), pgoff)))
-                }
-            };
-            let fixed = if page.is_some() { MapFlags::FIXED } else { MapFlags::empty() };
-            let request = MapRequest { addr: page.map(at), file, ..MapRequest::new(bytes(pages), prot, share | fixed) };
-            let start = m.mmap(mm, &request).unwrap().vpn();
-            assert!(page.is_none_or(|page| page == start));
-            assert!(page.is_some() || (start..start + pages).all(|n| !model.pages.contains_key(&n)));
-            let (id, first, size) = {
-                let held = mm.read();
-                let vma = held.find(at(start)).unwrap();
-                let file = vma.file().map(|file| (file.id(), file.size()));
-                (file.map(|(id, _)| id), vma.bounds().pgoff_of(at(start)), file.map(|(_, size)| size))
-            };
-            if let (Some(id), Some(size)) = (id, size) {
-                model.sizes.insert(id, size);
-            }
-            let shared = if share == MapFlags::SHARED { VmFlags::SHARED } else { VmFlags::empty() };
-            for n in 0..pages {
-                let file = id.map(|id| (id, first + n));
-                model.pages.insert(start + n, Page { flags: prot | MAY | shared, file, name: None, own: None });
-            }
-        }
+        Op::Map { page, pages, prot, kind } => apply_map(rig, model, page, pages, prot, kind),
         Op::Unmap { page, pages } => {
             m.munmap(mm, at(page), bytes(pages)).unwrap();
             model.unmap(page, pages);
@@ -184,59 +156,8 @@ fn apply(rig: &Rig, model: &mut Model, op: Op) {
             let hole = model.up_to_hole(page, pages, |page| page.flags = (page.flags - VmFlags::ACCESS) | prot);
             assert_eq!(done, if hole { Err(Error::NotMapped) } else { Ok(()) });
         }
-        Op::Remap { page, old, new, flags, to } => {
-            let new = if flags.contains(MremapFlags::DONTUNMAP) { old } else { new };
-            let target = flags.intersects(MremapFlags::FIXED | MremapFlags::DONTUNMAP).then(|| at(to));
-            let locked = model.pages.get(&page).is_some_and(|page| page.flags.contains(VmFlags::LOCKED));
-            if locked && flags.contains(MremapFlags::DONTUNMAP) {
-                // The lock leaves the whole VMA, whose ends the model does not know.
-                return;
-            }
-            let several = old == new && (page..page + old).any(|n| !model.pages.contains_key(&n));
-            match m.mremap(mm, at(page), bytes(old), bytes(new), flags, target) {
-                // A gap that moves with its VMAs leaves alone what is at its new place.
-                Ok(start) if several => {
-                    let mut from = page;
-                    while from < page + old {
-                        let run = (from..page + old).take_while(|n| model.pages.contains_key(n)).count() as u64;
-                        if run != 0 {
-                            model.remap(from, run, run, flags, start.vpn() + from - page);
-                        }
-                        from += run.max(1);
-                    }
-                }
-                Ok(start) => model.remap(page, old, new, flags, start.vpn()),
-                Err(Error::NotMapped | Error::Invalid | Error::NoSpace) => {}
-                Err(error) => panic!("{error:?}"),
-            }
-        }
-        Op::Advise { page, pages, advice } => {
-            let done = m.madvise(mm, at(page), bytes(pages), advice);
-            let mut refused = false;
-            let hole = model.all(page, pages, |page| {
-                refused |= match advice {
-                    Advice::DontNeed => page.flags.contains(VmFlags::LOCKED),
-                    Advice::WipeOnFork => page.file.is_some(),
-                    _ => false,
-                };
-                if refused {
-                    return;
-                }
-                match advice {
-                    Advice::DontNeed => page.own = None,
-                    Advice::DontFork => page.flags |= VmFlags::DONTFORK,
-                    Advice::DoFork => page.flags -= VmFlags::DONTFORK,
-                    Advice::WipeOnFork => page.flags |= VmFlags::WIPEONFORK,
-                    _ => unreachable!(),
-                }
-            });
-            let expected = match (refused, hole) {
-                (true, _) => Err(Error::Invalid),
-                (_, true) => Err(Error::NotMapped),
-                _ => Ok(()),
-            };
-            assert_eq!(done, expected);
-        }
+        Op::Remap { .. } => apply_remap(rig, model, op),
+        Op::Advise { page, pages, advice } => apply_advise(rig, model, page, pages, advice),
         Op::Lock { page, pages, on } => {
             let done =
                 if on { m.mlock(mm, at(page), bytes(pages), true) } else { m.munlock(mm, at(page), bytes(pages)) };
@@ -285,10 +206,98 @@ fn apply(rig: &Rig, model: &mut Model, op: Op) {
     }
 }
 
+fn apply_map(rig: &Rig, model: &mut Model, page: Option<u64>, pages: u64, prot: VmFlags, kind: Kind) {
+    let (m, mm) = (rig.m(), rig.mm());
+    let (share, file) = match kind {
+        Kind::Anon => (MapFlags::PRIVATE, None),
+        Kind::SharedAnon => (MapFlags::SHARED, None),
+        Kind::File { which, pgoff, shared } => {
+            let share = if shared { MapFlags::SHARED } else { MapFlags::PRIVATE };
+            (share, Some((rig.files[which].clone(), pgoff)))
+        }
+    };
+    let fixed = if page.is_some() { MapFlags::FIXED } else { MapFlags::empty() };
+    let request = MapRequest { addr: page.map(at), file, ..MapRequest::new(bytes(pages), prot, share | fixed) };
+    let start = m.mmap(mm, &request).unwrap().vpn();
+    assert!(page.is_none_or(|page| page == start));
+    assert!(page.is_some() || (start..start + pages).all(|n| !model.pages.contains_key(&n)));
+    let (id, first, size) = {
+        let held = mm.read();
+        let vma = held.find(at(start)).unwrap();
+        let file = vma.file().map(|file| (file.id(), file.size()));
+        (file.map(|(id, _)| id), vma.bounds().pgoff_of(at(start)), file.map(|(_, size)| size))
+    };
+    if let (Some(id), Some(size)) = (id, size) {
+        model.sizes.insert(id, size);
+    }
+    let shared = if share == MapFlags::SHARED { VmFlags::SHARED } else { VmFlags::empty() };
+    for n in 0..pages {
+        let file = id.map(|id| (id, first + n));
+        model.pages.insert(start + n, Page { flags: prot | MAY | shared, file, name: None, own: None });
+    }
+}
+
+fn apply_remap(rig: &Rig, model: &mut Model, op: Op) {
+    let (m, mm) = (rig.m(), rig.mm());
+    let Op::Remap { page, old, new, flags, to } = op else { return };
+    let new = if flags.contains(MremapFlags::DONTUNMAP) { old } else { new };
+    let target = flags.intersects(MremapFlags::FIXED | MremapFlags::DONTUNMAP).then(|| at(to));
+    let locked = model.pages.get(&page).is_some_and(|page| page.flags.contains(VmFlags::LOCKED));
+    if locked && flags.contains(MremapFlags::DONTUNMAP) {
+        // The lock leaves the whole VMA, whose ends the model does not know.
+        return;
+    }
+    let several = old == new && (page..page + old).any(|n| !model.pages.contains_key(&n));
+    match m.mremap(mm, at(page), bytes(old), bytes(new), flags, target) {
+        // A gap that moves with its VMAs leaves alone what is at its new place.
+        Ok(start) if several => {
+            let mut from = page;
+            while from < page + old {
+                let run = (from..page + old).take_while(|n| model.pages.contains_key(n)).count() as u64;
+                if run != 0 {
+                    model.remap(from, run, run, flags, start.vpn() + from - page);
+                }
+                from += run.max(1);
+            }
+        }
+        Ok(start) => model.remap(page, old, new, flags, start.vpn()),
+        Err(Error::NotMapped | Error::Invalid | Error::NoSpace) => {}
+        Err(error) => panic!("{error:?}"),
+    }
+}
+
+fn apply_advise(rig: &Rig, model: &mut Model, page: u64, pages: u64, advice: Advice) {
+    let (m, mm) = (rig.m(), rig.mm());
+    let done = m.madvise(mm, at(page), bytes(pages), advice);
+    let mut refused = false;
+    let hole = model.all(page, pages, |page| {
+        refused |= match advice {
+            Advice::DontNeed => page.flags.contains(VmFlags::LOCKED),
+            Advice::WipeOnFork => page.file.is_some(),
+            _ => false,
+        };
+        if refused {
+            return;
+        }
+        match advice {
+            Advice::DontNeed => page.own = None,
+            Advice::DontFork => page.flags |= VmFlags::DONTFORK,
+            Advice::DoFork => page.flags -= VmFlags::DONTFORK,
+            Advice::WipeOnFork => page.flags |= VmFlags::WIPEONFORK,
+            _ => unreachable!(),
+        }
+    });
+    let expected = match (refused, hole) {
+        (true, _) => Err(Error::Invalid),
+        (_, true) => Err(Error::NotMapped),
+        _ => Ok(()),
+    };
+    assert_eq!(done, expected);
+}
+
 /// Every page is as the model says: its VMA, and what a program reads.
 fn compare(rig: &Rig, model: &Model, read: bool) {
-    let real: Vec<(u64, VmFlags, Option<(u64, u64)>, Option<Vec<u8>>)> =
-        rig.pages().into_iter().map(|(page, attr)| (page, attr.flags, attr.file, attr.name)).collect();
+    let real: Vec<_> = rig.pages().into_iter().map(|(page, attr)| (page, attr.flags, attr.file, attr.name)).collect();
     let expected: Vec<_> = model.pages.iter().map(|(page, p)| (*page, p.flags, p.file, p.name.clone())).collect();
     assert_eq!(real, expected);
     for page in model.pages.keys().copied().filter(|_| read) {

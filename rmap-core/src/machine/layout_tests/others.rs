@@ -5,6 +5,7 @@ use crate::base::error::Error;
 use crate::base::types::{VirtAddr, VmFlags};
 use crate::machine::advise::Advice;
 use crate::machine::map::{MapFlags, MapRequest};
+use crate::machine::remap::MremapFlags;
 use crate::machine::system::{Access, VmaExt, VmaOps};
 use crate::mm::VmaBounds;
 use crate::mm::address_space::MmLocked;
@@ -79,7 +80,7 @@ fn mlockall_locks_what_is_there_and_what_comes() {
     rig.map(BASE + 20, 4, RW);
     let now = mm.data().counters.snapshot();
     assert_eq!((now.locked_vm, now.rss_anon), (12, 8));
-    assert_eq!(m.mremap(mm, at(BASE + 20), bytes(4), bytes(6), Default::default(), None), Ok(at(BASE + 20)));
+    assert_eq!(m.mremap(mm, at(BASE + 20), bytes(4), bytes(6), MremapFlags::default(), None), Ok(at(BASE + 20)));
     assert_eq!(mm.data().counters.snapshot().rss_anon, 10);
     m.mprotect(mm, at(BASE + 10), bytes(4), RW).unwrap();
     assert_eq!(mm.data().counters.snapshot().rss_anon, 14, "locked pages are copied when they become writable");
@@ -176,15 +177,7 @@ fn a_guard_region_is_not_accessible_until_it_is_removed() {
     assert_eq!(m.fault(mm, at(BASE + 3), Access::Read), Err(Error::Access));
     assert!(!rig.touch(BASE + 3, 1));
     rig.check();
-    m.mremap(
-        mm,
-        at(BASE),
-        bytes(8),
-        bytes(8),
-        crate::machine::remap::MremapFlags::all() - crate::machine::remap::MremapFlags::DONTUNMAP,
-        Some(at(BASE + 50)),
-    )
-    .unwrap();
+    m.mremap(mm, at(BASE), bytes(8), bytes(8), MremapFlags::MAYMOVE | MremapFlags::FIXED, Some(at(BASE + 50))).unwrap();
     assert!(!rig.touch(BASE + 53, 1), "it moves with its VMA");
     m.madvise(mm, at(BASE + 50), bytes(8), Advice::GuardRemove).unwrap();
     assert!(rig.touch(BASE + 53, 1));
@@ -255,7 +248,7 @@ fn operations_hear_of_every_vma_that_comes_and_goes() {
     assert_eq!(vmas(), 4);
     map(BASE + 3, 6);
     assert_eq!(vmas(), 4);
-    m.mremap(mm, at(BASE + 9), bytes(2), bytes(4), crate::machine::remap::MremapFlags::MAYMOVE, None).unwrap();
+    m.mremap(mm, at(BASE + 9), bytes(2), bytes(4), MremapFlags::MAYMOVE, None).unwrap();
     assert_eq!(vmas(), 5);
     let child = m.fork(rig.mm_ref()).unwrap();
     assert_eq!(OPS.0.load(Ordering::Relaxed), 10);

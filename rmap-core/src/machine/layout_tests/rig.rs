@@ -85,7 +85,7 @@ impl Rig {
         held.vmas().map(|vma| (vma.start().vpn(), vma.pages(), vma.flags() & VmFlags::ACCESS)).collect()
     }
 
-    /// anon_vmas in use.
+    /// `anon_vmas` in use.
     pub(super) fn anchors(&self) -> u64 {
         self.m().rmap().engine().footprint().anchors
     }

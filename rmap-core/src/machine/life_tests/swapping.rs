@@ -19,6 +19,7 @@ on_every_engine!(
     entries_that_go_give_their_slots_back,
     lazily_freed_pages_go_if_they_are_clean,
     a_slot_whose_page_was_locked_is_found_later,
+    an_entry_that_goes_while_its_fault_waits,
 );
 
 fn out<S: SoftSystem>(w: &World<S>, mm: &Mm<S>, vpn: u64) {
@@ -347,6 +348,41 @@ fn a_slot_whose_page_was_locked_is_found_later<S: SoftSystem>() {
     assert_eq!(w.check().swap_cached, 1);
     assert_eq!(w.machine.trim_swap_cache(), 1);
     assert_eq!((w.check().swap_cached, w.peek(&child, 0x100)), (0, 1));
+    w.machine.exit(child);
+    w.end();
+}
+
+/// A fault waits for the lock of the page in the cache, and its entry goes meanwhile.
+fn an_entry_that_goes_while_its_fault_waits<S: SoftSystem>() {
+    let w = World::<S>::new(32);
+    let parent = w.mm();
+    w.map(&parent, 0x100, 1, RW);
+    w.poke(&parent, 0x100, 1);
+    let child = w.machine.fork(&parent).unwrap();
+    out(&w, &parent, 0x100);
+    assert_eq!(w.peek(&child, 0x100), 1);
+    let page = w.page(&child, 0x100);
+    let references = page.refcount();
+    let locked = page.lock();
+    std::thread::scope(|s| {
+        let fault = s.spawn(|| w.machine.fault(&parent, at(0x100), Access::Read));
+        while page.refcount() == references {
+            std::thread::yield_now();
+        }
+        // A thread of its own: this one holds a page lock, and mmap_lock comes before that.
+        let zap = s.spawn(|| {
+            let held = parent.read();
+            let vma = crate::mm::address_space::MmLocked::find(&held, at(0x100)).unwrap();
+            w.machine.zap_range(vma, at(0x100), at(0x101));
+        });
+        zap.join().unwrap();
+        drop(locked);
+        assert_eq!(fault.join().unwrap(), Ok(()));
+    });
+    assert_eq!(w.pte(&parent, 0x100), Pte::None);
+    assert_eq!(w.check().swap_cached, 0, "the fault has seen to it");
+    assert_eq!((w.peek(&parent, 0x100), w.peek(&child, 0x100)), (0, 1));
+    w.machine.exit(parent);
     w.machine.exit(child);
     w.end();
 }
