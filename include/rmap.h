@@ -965,7 +965,7 @@ struct rmap_machine_config {
      */
     const char *swap_path;
     /**
-     * Pages that a fault on a file maps around the one it is for: a power of two, 1 for none.
+     * Pages of a file that a read fault maps, and reads in, with the one that it is for: a power of two, 1 for it alone.
      */
     uint64_t fault_around;
     /**

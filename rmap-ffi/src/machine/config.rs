@@ -6,7 +6,9 @@ use crate::context::{rmap_allocator, rmap_engine};
 use crate::handle::{need, put, slots};
 use crate::held::Inside;
 use crate::sized::{self, Growing};
-use crate::status::rmap_status::{RMAP_ERR_BUSY, RMAP_ERR_INTERNAL, RMAP_ERR_INVAL, RMAP_ERR_NOT_SUPPORTED};
+use crate::status::rmap_status::{
+    RMAP_ERR_BUSY, RMAP_ERR_INTERNAL, RMAP_ERR_INVAL, RMAP_ERR_NOT_SUPPORTED, RMAP_ERR_NULL,
+};
 use crate::status::{Outcome, boundary, rmap_status};
 use core::ffi::{CStr, c_char, c_void};
 use core::ptr::NonNull;
@@ -311,9 +313,10 @@ pub unsafe extern "C" fn rmap_machine_free(machine: *mut rmap_machine) -> rmap_s
         if host.mms.live() != 0 || host.files.live() != 0 {
             return Err(RMAP_ERR_BUSY);
         }
-        let host = NonNull::from(host);
+        // The handle, not the reference: it reaches the whole block.
+        let block = NonNull::new(machine.cast::<Host>()).ok_or(RMAP_ERR_NULL)?;
         // SAFETY: made by `Block::build`; nobody uses it (Context), and no handle to anything in it is left.
-        unsafe { Block::free(host) };
+        unsafe { Block::free(block) };
         Ok(())
     })
 }
