@@ -156,6 +156,7 @@ impl<S: SoftSystem> Machine<S> {
     }
 
     /// Ends a pin. What was written through it is what the program sees, and goes to swap with the page.
+    #[allow(clippy::needless_pass_by_value, reason = "a pin ends once")]
     pub fn unpin(&self, pinned: PinnedPage) {
         let PinnedPage { pfn, mm, write } = pinned;
         let owner = self.mms.lock().iter().find(|m| m.id() == mm).cloned();

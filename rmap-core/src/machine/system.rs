@@ -94,6 +94,7 @@ impl MmState {
     }
 
     /// The settings that fork hands on, with counters at zero.
+    #[must_use]
     pub fn forked(&self) -> Self {
         let copy = |a: &AtomicU64| AtomicU64::new(a.load(Ordering::Relaxed));
         let flag = |a: &AtomicBool| AtomicBool::new(a.load(Ordering::Relaxed));

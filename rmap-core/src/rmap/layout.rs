@@ -137,6 +137,7 @@ impl<S: Kernel> Rmap<S> {
     }
 
     /// Takes the first half back.
+    #[allow(clippy::needless_pass_by_value, reason = "the copy ends here")]
     pub fn vma_copy_abort(&self, copy: NewVma<S>) {
         self.engine.unlink(&copy);
         drop(copy);
@@ -166,7 +167,7 @@ impl<S: Kernel> Rmap<S> {
     }
 
     /// One change of layout. Room in the index was reserved, and VMAs are this address space's.
-    fn relayout<'v>(&self, mm: &MmWrite<'_, S>, change: &Relayout<'v, S>) -> Result<()> {
+    fn relayout(&self, mm: &MmWrite<'_, S>, change: &Relayout<'_, S>) -> Result<()> {
         let mut plan = self.engine.plan_relayout(change)?;
         let mut ties = FileTies::new(change);
         let mut room = 1;

@@ -9,7 +9,7 @@ use super::node::AnonVma;
 use super::{AnonVmaEngine, AnonVmaSystem};
 use crate::base::error::Result;
 use crate::base::types::VmFlags;
-use crate::ds::interval_tree::NeedNodes;
+use crate::ds::interval_tree::{NeedNodes, Place};
 use crate::engine::same_file;
 use crate::mm::address_space::MmLocked;
 use crate::mm::{Arena, Vma, VmaKey};
@@ -64,7 +64,7 @@ pub(super) unsafe fn untie<S: AnonVmaSystem>(arena: &Arena<S>, links: &[Link<S>]
 pub(super) fn same_anchors<S: AnonVmaSystem>(arena: &Arena<S>, source: &Chain<S>, more: usize) -> Result<Chain<S>> {
     let mut chain = Chain::with_room(&arena.heap, source.links().len() + more)?;
     for link in source.links() {
-        chain.push(Link { anon_vma: link.anon_vma, place: Default::default() });
+        chain.push(Link { anon_vma: link.anon_vma, place: Place::default() });
     }
     Ok(chain)
 }

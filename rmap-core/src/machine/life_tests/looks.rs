@@ -201,8 +201,7 @@ fn a_refused_charge_changes_nothing<S: SoftSystem>() {
             let free = w.machine.frames().free_frames();
             let faulted = w.machine.fault(&mm, at(0x100), access);
             let present = matches!(pte, Pte::Present { .. } | Pte::Special { .. });
-            let needs_none =
-                (access == Access::Read && present) || (access == Access::Read && before == Before::Nothing);
+            let needs_none = access == Access::Read && (present || before == Before::Nothing);
             assert_eq!(faulted, if needs_none { Ok(()) } else { Err(Error::NoMemory) }, "{before:?} {access:?}");
             if faulted.is_err() {
                 assert_eq!(none(w.pte(&mm, 0x100)), none(pte));
