@@ -9,7 +9,7 @@ import unittest
 from check import check
 from simulate import Machine, TraceError
 
-TRACES = os.environ.get("RMAP_TRACES") or os.path.join(os.path.dirname(__file__), "..", "..", "traces")
+TRACES = os.environ.get("RMAP_TRACES") or os.path.join(os.path.dirname(__file__), "..", "traces")
 
 
 def replay(*events):

@@ -125,6 +125,11 @@ impl Heap {
         unsafe { (inner.raw.free)(inner.raw.ctx, ptr.as_ptr(), layout.size(), layout.align()) }
     }
 
+    /// A number that tells this heap from most others that are alive, and that clones share. Never 0.
+    pub fn tag(&self) -> u32 {
+        ((self.0.as_ptr().addr() >> 3) as u32).max(1)
+    }
+
     /// Bytes handed out and not yet given back. The answer is of the past when other threads allocate.
     pub fn in_use(&self) -> usize {
         self.inner().in_use.load(Ordering::Relaxed)

@@ -6,22 +6,27 @@
 //! | [`error`] | the one error type |
 //! | [`sync`] | atomics and locks: `parking_lot`, loom's, or small spin locks |
 //! | [`lockdep`] | debug builds: lock order and recursion, checked at run time |
+//! | `mutant` | what models must notice |
 //! | [`rcu`] | grace periods |
 //! | [`alloc`] | memory that can run out without an abort |
 //! | [`slab`] | type-stable objects, handed out and taken back without a lock |
 //! | [`counter`] | a counter that threads change without meeting |
+//! | `clock` | nanoseconds, for measurements |
 //! | `file` | positioned reading and writing of a file |
 //! | [`href`] | counted references to objects in such memory |
 //!
 //! Nothing above this folder names `std`, `parking_lot` or `loom`.
 
 pub mod alloc;
+#[cfg(feature = "std")]
+pub mod clock;
 pub mod counter;
 pub mod error;
 #[cfg(feature = "std")]
 pub mod file;
 pub mod href;
 pub mod lockdep;
+pub(crate) mod mutant;
 pub mod rcu;
 pub mod slab;
 pub mod sync;

@@ -117,21 +117,21 @@ impl Chunk {
         unsafe { self.0.body().cast().as_ref() }
     }
 
-    /// All slots of the chunk; what stands in a slot that is not live means nothing.
+    /// A slot; what stands in one that is not live means nothing.
     #[inline]
-    fn slot(&self, slot: u32) -> NonNull<NonNull<()>> {
+    fn slot(self, slot: u32) -> NonNull<NonNull<()>> {
         debug_assert!((slot as usize) < self.capacity());
         // SAFETY: the body has `HEADER_WORDS + capacity` words.
         unsafe { self.0.body().add(HEADER_WORDS + slot as usize).cast() }
     }
 
     #[inline]
-    fn live(&self) -> u64 {
+    fn live(self) -> u64 {
         self.header().live.get() & LIVE
     }
 
     #[inline]
-    fn size(&self) -> Size {
+    fn size(self) -> Size {
         match self.header().live.get() >> SIZE_SHIFT {
             0 => Size::B64,
             1 => Size::B128,
@@ -141,18 +141,18 @@ impl Chunk {
     }
 
     #[inline]
-    fn capacity(&self) -> usize {
+    fn capacity(self) -> usize {
         self.size().words() - HEADER_WORDS
     }
 
     #[inline]
-    fn next(&self) -> Option<Self> {
+    fn next(self) -> Option<Self> {
         self.header().next.get().map(Self)
     }
 
     /// The member in a live slot.
     #[inline]
-    fn member(&self, slot: u32) -> NonNull<()> {
+    fn member(self, slot: u32) -> NonNull<()> {
         debug_assert!(self.live() & (1 << slot) != 0);
         // SAFETY: a live slot was written by `put`.
         unsafe { self.slot(slot).read() }
@@ -160,13 +160,13 @@ impl Chunk {
 
     /// The slot after the last live one, if the chunk has one more.
     #[inline]
-    fn free_slot(&self) -> Option<u32> {
+    fn free_slot(self) -> Option<u32> {
         let used = u64::BITS - self.live().leading_zeros();
         ((used as usize) < self.capacity()).then_some(used)
     }
 
     #[inline]
-    fn put(&self, slot: u32, item: NonNull<()>) {
+    fn put(self, slot: u32, item: NonNull<()>) {
         // SAFETY: inside the block, which the set's exclusive lock gives to us.
         unsafe { self.slot(slot).write(item) };
         let live = &self.header().live;
@@ -174,7 +174,7 @@ impl Chunk {
     }
 
     /// The size of the chunk to follow this one.
-    fn size_after(&self) -> Size {
+    fn size_after(self) -> Size {
         let wanted = 2 * self.live().count_ones() as usize;
         let fits = |size: &Size| size.words() - HEADER_WORDS >= wanted;
         [Size::B64, Size::B128, Size::B256].into_iter().find(fits).unwrap_or(Size::B512)

@@ -7,13 +7,13 @@
 //!  empty            0
 //!  one item         root --> item                                          no memory beyond the word
 //!  equal items      root --> group: chunk -> chunk -> chunk                 about 9 bytes an item
-//!  2 .. 30 cells    root --> leaf
-//!  more             root --> inner node --+--> inner node --+--> leaf       about 26 bytes an item
+//!  2 .. 62 cells    root --> leaf
+//!  more             root --> inner node --+--> inner node --+--> leaf       about 25 bytes an item
 //!                                         |                 +--> leaf --> cells
 //!                                         +--> inner node   :
 //!
 //!       inner node:  | lower bound, largest last, child | ... up to 31
-//!       leaf:        | first, last, cell | ... up to 30, ascending
+//!       leaf:        | first, last, cell | ... up to 62, ascending
 //!       cell:        an item, or a group of items whose intervals are equal
 //! ```
 //!
@@ -34,8 +34,8 @@
 //!
 //! # Depth
 //!
-//! An inner node other than the root has at least 8 children, so twelve levels of them lead to more leaves than the pool can hold.
-//! A leaf may be nearly empty only where its neighbours are too full, or too far away, to take its cells.
+//! An inner node other than the root has at least 8 children, so twelve levels of them lead to more leaves than the pool can
+//! hold. A leaf may be nearly empty only where its neighbours are too full, or too far away, to take its cells.
 
 mod inner;
 mod insert;
@@ -192,7 +192,7 @@ impl<T: Indexed> IntervalTree<T> {
         unsafe { remove::item::<T>(pool, &mut self.root, item, place) }
     }
 
-    /// Calls `visit` with each item whose interval meets `first ..= last`, in the [order](self#order) of the set, until it breaks.
+    /// Calls `visit` with each item whose interval meets `first ..= last`, in the set's [order](self#order), until it breaks.
     #[inline]
     pub fn for_each(&self, first: u64, last: u64, mut visit: impl FnMut(&T) -> ControlFlow<()>) -> ControlFlow<()> {
         // SAFETY: the root is the set's; `&self` is the lock, at least shared.

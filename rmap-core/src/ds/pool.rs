@@ -110,8 +110,8 @@ pub struct NodePool {
 pub struct NeedNodes;
 
 impl NodePool {
-    /// Blocks of 1,024 bytes that one insertion may take: one for each level of a tree, and one for a new root.
-    pub(super) const INNER_PER_INSERT: u64 = 13;
+    /// Blocks of 1,024 bytes that one insertion may take: one for each level of a tree, one for a new root, one for a leaf.
+    pub(super) const LARGEST_PER_INSERT: u64 = 14;
 
     /// An empty pool over `heap`; it takes its first memory when it is first refilled.
     pub fn new(heap: &Heap) -> Self {
@@ -134,7 +134,7 @@ impl NodePool {
         self.b128.reserve(insertions)?;
         self.b256.reserve(insertions)?;
         self.b512.reserve(insertions)?;
-        self.b1024.reserve(Self::INNER_PER_INSERT * insertions)
+        self.b1024.reserve(Self::LARGEST_PER_INSERT * insertions)
     }
 
     /// Bytes of the blocks in use; of the past when other threads insert and remove.

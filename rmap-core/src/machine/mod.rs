@@ -6,12 +6,13 @@
 //! | file | what it does |
 //! |---|---|
 //! | [`system`] | what the machine keeps in address spaces, VMAs and files; how an engine is chosen |
-//! | [`counters`] | an address space's figures |
+//! | [`counters`], `account` | an address space's figures; what an entry costs, and all that goes when it goes |
 //! | [`map`], [`unmap`], [`protect`], [`remap`], [`brk`], [`stack`], [`advise`], [`mlock`] | one system call each, and what it needs |
+//! | `layout` | what all changes of layout share |
 //! | [`fork`], [`exit`] | address spaces come and go |
-//! | [`fault`] | page faults |
+//! | [`fault`], `file_cache` | page faults; what files leave in memory |
 //! | [`access`] | a program's reads and writes |
-//! | [`swap_out`], [`swap`] | pages go to the swap store and are found again |
+//! | [`swap_out`], [`swap`], `swap_cache` | pages go to the swap store and are found again |
 //! | [`page_table`] | four levels of tables with PTE locks |
 //! | [`oracle`] | who maps a page, by reading all page tables and nothing else |
 //!
@@ -19,12 +20,15 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+mod account;
 pub mod advise;
 pub mod brk;
 pub mod counters;
 pub mod exit;
 pub mod fault;
+mod file_cache;
 pub mod fork;
+mod layout;
 pub mod map;
 pub mod mlock;
 pub mod oracle;
@@ -34,6 +38,7 @@ mod pte_word;
 pub mod remap;
 pub mod stack;
 pub mod swap;
+mod swap_cache;
 pub mod swap_out;
 pub mod system;
 pub mod unmap;
@@ -66,7 +71,7 @@ pub struct MachineConfig {
     pub swap: Option<(Backing, u64)>,
     /// Pages that a file fault maps around the one it is for: a power of two, 1 for none. The kernel's is 16.
     pub fault_around: u64,
-    /// Asked before a page is charged to an address space; `false` refuses it (ENOMEM). Called with mmap_lock held shared and no lock below it.
+    /// Asked before a page is charged to an address space; `false` refuses it (ENOMEM). Called with mmap_lock held and no lock below it.
     pub charge: Option<ChargeHook>,
     /// Ends of address spaces: mappings lie in `[min, task_size)`.
     pub min_addr: VirtAddr,
@@ -74,12 +79,12 @@ pub struct MachineConfig {
     pub task_size: VirtAddr,
 }
 
-/// A function that may refuse a page, and its argument.
+/// A function that may refuse a page, and its argument. An address space is charged for each entry that maps a counted page.
 #[derive(Debug, Clone, Copy)]
 pub struct ChargeHook {
     /// Called with `arg`, the address space's number and the pages to charge.
     pub charge: fn(arg: usize, mm: u64, pages: u64) -> bool,
-    /// Called when charged pages go.
+    /// Called when charged pages go. It may be called under page and PTE locks: it neither waits nor calls back.
     pub uncharge: fn(arg: usize, mm: u64, pages: u64),
     /// Handed to both.
     pub arg: usize,
@@ -115,6 +120,8 @@ pub struct Machine<S: SoftSystem> {
     task_size: VirtAddr,
     /// All address spaces that have not exited.
     mms: Mutex<HeapVec<MmRef<S>>, { rank::LEAF }>,
+    /// All files made here that are not known to be unused.
+    files: Mutex<HeapVec<FileRef<S>>, { rank::LEAF }>,
 }
 
 impl<S: SoftSystem> Machine<S> {
@@ -148,6 +155,7 @@ impl<S: SoftSystem> Machine<S> {
             min_addr: config.min_addr,
             task_size: config.task_size,
             mms: Mutex::new(heap.vec()),
+            files: Mutex::new(heap.vec()),
         })
     }
 
@@ -179,12 +187,16 @@ impl<S: SoftSystem> Machine<S> {
 
     /// A file of `size` pages.
     pub fn new_file(&self, size: u64, data: FileExt) -> Result<FileRef<S>> {
-        crate::mm::File::new(self.rmap.arena(), size, false, data)
+        let file = crate::mm::File::new(self.rmap.arena(), size, false, data)?;
+        self.remember_file(&file)?;
+        Ok(file)
     }
 
     /// Shared anonymous memory of `size` pages (shmem).
     pub fn new_shmem(&self, size: u64) -> Result<FileRef<S>> {
-        crate::mm::File::new(self.rmap.arena(), size, true, FileExt::default())
+        let file = crate::mm::File::new(self.rmap.arena(), size, true, FileExt::default())?;
+        self.remember_file(&file)?;
+        Ok(file)
     }
 
     /// Calls `f` with every address space that has not exited.
@@ -242,3 +254,8 @@ impl<S: SoftSystem> core::fmt::Debug for Machine<S> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod layout_tests;
+#[cfg(all(test, not(loom)))]
+mod life_tests;

@@ -329,18 +329,19 @@ fn a_reader_sees_a_large_mapping_or_its_parts_never_neither() {
 
 #[test]
 fn a_locked_table_is_the_one_of_its_address_while_tables_come_and_go() {
-    // One table's memory wanders between eight addresses; each thread writes only entries that carry the address.
+    // The memory of a few tables wanders between eight addresses. What is written under a lock is found by way of the tree.
     let tables = tables();
     std::thread::scope(|s| {
         for thread in 0..3_u64 {
             let tables = &tables;
             s.spawn(move || {
-                for round in 0..3_000 {
+                for round in 0..20_000 {
                     let at = page((round * 7 + thread) % 8 * 512 + thread);
                     tables.alloc(at).unwrap();
                     let Some(mut locked) = tables.lock(at, false) else { continue };
                     assert_eq!(locked.get(at), Pte::None);
                     locked.set(at, Pte::Marker(at.vpn()));
+                    assert_eq!(tables.load(at), Pte::Marker(at.vpn()));
                     assert_eq!(locked.clear(at), Pte::Marker(at.vpn()));
                     drop(locked);
                     tables.free_tables(page(0), page(8 * 512));

@@ -294,7 +294,7 @@ impl core::fmt::Debug for SwapStore {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, feature = "std", not(loom)))]
 mod tests {
     use super::*;
     use crate::base::alloc::testing::Countdown;

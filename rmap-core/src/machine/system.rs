@@ -63,6 +63,8 @@ pub struct MmState {
     pub start_brk: AtomicU64,
     /// First byte after the heap. As `mmap_base`.
     pub brk: AtomicU64,
+    /// Bytes that a stack may grow to by faults (RLIMIT_STACK). As `mmap_base`.
+    pub stack_limit: AtomicU64,
     /// Flags that every new VMA gets (mlockall with MCL_FUTURE). As `mmap_base`.
     pub def_flags: AtomicU64,
     /// Reads of untouched anonymous memory get a page of their own instead of the zero page.
@@ -84,6 +86,7 @@ impl MmState {
             bottom_up: AtomicBool::new(false),
             start_brk: AtomicU64::new(0),
             brk: AtomicU64::new(0),
+            stack_limit: AtomicU64::new(8 << 20),
             def_flags: AtomicU64::new(0),
             no_zeropage: AtomicBool::new(false),
             unstable: AtomicBool::new(false),
@@ -102,6 +105,7 @@ impl MmState {
             bottom_up: flag(&self.bottom_up),
             start_brk: copy(&self.start_brk),
             brk: copy(&self.brk),
+            stack_limit: copy(&self.stack_limit),
             // mlockall is not inherited.
             def_flags: AtomicU64::new(0),
             no_zeropage: flag(&self.no_zeropage),
@@ -200,6 +204,8 @@ pub struct FileExt {
     pub ops: Option<&'static dyn FileOps>,
     /// Handed to `ops`.
     pub private: usize,
+    /// Shared anonymous memory that mmap made: nobody can open it again, so its pages go with the last VMA that maps it.
+    pub transient: bool,
 }
 
 impl core::fmt::Debug for FileExt {

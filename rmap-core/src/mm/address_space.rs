@@ -312,10 +312,15 @@ impl<'a, S: System> MmWrite<'a, S> {
 
     /// The part that cannot.
     pub(crate) fn finish_link(&self, new: NewVma<S>) -> &'a Vma<S> {
+        self.link_region(&new);
+        self.adopt(new)
+    }
+
+    /// Takes a VMA over from its maker: it is in the index.
+    pub(crate) fn adopt(&self, new: NewVma<S>) -> &'a Vma<S> {
+        debug_assert!(self.owns(&new));
         // SAFETY: alive until it is unlinked, which takes mmap_lock exclusively.
-        let vma = unsafe { new.into_raw().as_ref() };
-        self.link_region(vma);
-        vma
+        unsafe { new.into_raw().as_ref() }
     }
 
     /// Makes several changes of the index one for readers without a lock. Room was reserved.

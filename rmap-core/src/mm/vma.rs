@@ -67,7 +67,7 @@ pub struct VmaKey<S: System> {
 }
 
 impl<S: System> VmaKey<S> {
-    const fn new() -> Self {
+    fn new() -> Self {
         Self { first: AtomicU64::new(0), last: AtomicU64::new(0), vma: PhantomData }
     }
 

@@ -294,7 +294,7 @@ mod tests {
                 let store = &store;
                 s.spawn(move || {
                     store.ensure(0).unwrap();
-                    for round in 0..2_000_u16 {
+                    for round in 0..60_000_u32 {
                         store.write(0, 8 + byte, &[round as u8]);
                         let mut back = [0];
                         store.read(0, 8 + byte, &mut back);

@@ -14,6 +14,15 @@ use super::Page;
 use super::flags::PageFlags;
 use crate::base::sync::atomic::{AtomicU32, Ordering, fence};
 
+/// What the end of a mapping was the end of. Each answer is exact, whoever else maps and unmaps the page meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unmapped {
+    /// No mapping of that sort is left: by a single entry of this very page, or by one entry of the whole compound page.
+    pub this: bool,
+    /// Nothing maps the page, or any page of its compound page.
+    pub all: bool,
+}
+
 /// Adds one unless the count is zero.
 fn inc_not_zero(count: &AtomicU32) -> bool {
     // Acquire: whoever gets a reference sees what was written before the object could be reached.
@@ -51,36 +60,40 @@ impl Page {
         }
     }
 
-    /// One more mapping by a single entry. PTE lock held.
+    /// One more mapping by a single entry. PTE lock held. Returns whether it is the first of this very page.
     #[inline]
-    pub fn add_mapping(&self) {
+    pub fn add_mapping(&self) -> bool {
         if self.is_compound() {
             self.head().total_mapcount.fetch_add(1, Ordering::AcqRel);
         }
-        self.mapcount.fetch_add(1, Ordering::AcqRel);
+        self.mapcount.fetch_add(1, Ordering::AcqRel) == 0
     }
 
-    /// One mapping by a single entry less. PTE lock held. Returns whether nothing maps the page (or compound page) any more.
+    /// One mapping by a single entry less. PTE lock held.
     #[inline]
-    pub fn remove_mapping(&self) -> bool {
+    pub fn remove_mapping(&self) -> Unmapped {
         let before = self.mapcount.fetch_sub(1, Ordering::AcqRel);
         debug_assert!(before != 0, "mapcount of pfn {} falls below zero", self.pfn.0);
-        if self.is_compound() { self.head().total_mapcount.fetch_sub(1, Ordering::AcqRel) == 1 } else { before == 1 }
+        let this = before == 1;
+        let all =
+            if self.is_compound() { self.head().total_mapcount.fetch_sub(1, Ordering::AcqRel) == 1 } else { this };
+        Unmapped { this, all }
     }
 
-    /// One more mapping of the whole compound page. PTE lock held; asked of the head.
-    pub fn add_entire_mapping(&self) {
+    /// One more mapping of the whole compound page. PTE lock held; asked of the head. Returns whether it is the first of its sort.
+    pub fn add_entire_mapping(&self) -> bool {
         debug_assert!(!self.is_tail() && self.is_compound());
         self.total_mapcount.fetch_add(1, Ordering::AcqRel);
-        self.entire_mapcount.fetch_add(1, Ordering::AcqRel);
+        self.entire_mapcount.fetch_add(1, Ordering::AcqRel) == 0
     }
 
-    /// One mapping of the whole compound page less. PTE lock held. Returns whether nothing maps any of its pages.
-    pub fn remove_entire_mapping(&self) -> bool {
+    /// One mapping of the whole compound page less. PTE lock held.
+    pub fn remove_entire_mapping(&self) -> Unmapped {
         debug_assert!(!self.is_tail() && self.is_compound());
         let before = self.entire_mapcount.fetch_sub(1, Ordering::AcqRel);
         debug_assert!(before != 0);
-        self.total_mapcount.fetch_sub(1, Ordering::AcqRel) == 1
+        let all = self.total_mapcount.fetch_sub(1, Ordering::AcqRel) == 1;
+        Unmapped { this: before == 1, all }
     }
 
     /// References to the page.

@@ -93,7 +93,7 @@ impl Page {
     /// Takes the page lock if nobody holds it.
     pub fn try_lock(&self) -> Option<PageLock<'_>> {
         let head = self.head();
-        // Made only when the lock is held: its drop unlocks.
+        // Not `then_some`: a `PageLock` made in vain would release the holder's lock when it is dropped.
         bit_lock::try_lock(&head.flags, LOCK_BIT, rank::PAGE_LOCK).then(|| PageLock(head))
     }
 
@@ -142,7 +142,7 @@ mod tests {
     use crate::base::types::Pfn;
 
     #[test]
-    fn a_try_that_fails_leaves_the_holder_its_lock() {
+    fn a_try_in_vain_leaves_the_lock_with_its_holder() {
         let page = Page::new(Pfn(1));
         let held = page.lock();
         std::thread::scope(|s| {
@@ -150,7 +150,6 @@ mod tests {
         });
         assert!(page.is_locked());
         drop(held);
-        assert!(page.try_lock().is_some());
-        assert!(!page.is_locked());
+        assert!(page.try_lock().is_some() && !page.is_locked());
     }
 }

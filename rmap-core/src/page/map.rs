@@ -84,7 +84,7 @@ impl PageMap {
         tables.try_reserve(1).map_err(|_| Error::NoMemory)?;
         for i in 0..count {
             // SAFETY: the memory holds `count` descriptors (`add`, `add_in`) that nobody reads before the table is published.
-            unsafe { pages.add(i as usize).write(Page::new(Pfn(first.0 + i))) };
+            unsafe { pages.add(i as usize).write(Page::new_in(self.heap.tag(), Pfn(first.0 + i))) };
         }
         let (table, _) = allocator_api2::boxed::Box::into_raw_with_allocator(table);
         // SAFETY: a box is never null.

@@ -55,9 +55,11 @@ pub struct Page {
     /// Of a head: 1 + order. Of a tail: `TAIL` and the distance to its head. 0: a page of its own. Set while the page is
     /// unreachable, before it is mapped.
     compound: AtomicU32,
-    _reserved: u32,
+    /// The tag of the map that it lies in; 0: in none. Never changes.
+    owner: u32,
 }
 
+#[cfg(not(loom))]
 const _: () = {
     assert!(core::mem::offset_of!(Page, pfn) == 32, "what the reverse map uses fits 32 bytes");
     assert!(size_of::<Page>() == 64);
@@ -80,8 +82,19 @@ impl Page {
             entire_mapcount: AtomicU32::new(0),
             total_mapcount: AtomicU32::new(0),
             compound: AtomicU32::new(0),
-            _reserved: 0,
+            owner: 0,
         }
+    }
+
+    /// A descriptor of a free frame in the map that has this tag.
+    pub(super) fn new_in(owner: u32, pfn: Pfn) -> Self {
+        Self { owner, ..Self::new(pfn) }
+    }
+
+    /// The tag of the map that it lies in, the same as its heap's ([`Heap::tag`](crate::base::alloc::Heap::tag)).
+    #[inline]
+    pub fn owner(&self) -> u32 {
+        self.owner
     }
 
     /// The frame's number.

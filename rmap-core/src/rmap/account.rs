@@ -5,7 +5,7 @@
 
 use super::Rmap;
 use crate::base::error::{Error, Result};
-use crate::base::types::VirtAddr;
+use crate::base::types::{Pfn, VirtAddr};
 use crate::engine::{Engine, Kernel};
 use crate::mm::Vma;
 use crate::page::Page;
@@ -31,13 +31,9 @@ impl<S: Kernel> Rmap<S> {
 
     fn add(&self, page: &Page, level: Level, anon: bool) {
         let first = match level {
-            Level::Single => {
-                page.add_mapping();
-                page.single_mapcount() == 1
-            }
+            Level::Single => page.add_mapping(),
             Level::Entire => {
-                page.add_entire_mapping();
-                if anon && page.entire_mapcount() == 1 {
+                if page.add_entire_mapping() && anon {
                     self.anon_large.add(1);
                 }
                 false
@@ -139,24 +135,44 @@ impl<S: Kernel> Rmap<S> {
         Ok(())
     }
 
+    /// One entry in `vma` that maps a whole compound page from `addr` on becomes one for each of its pages, each with a reference. All pages of an exclusive page are
+    /// exclusive. The new mappings are counted before the old one goes, so that the page is never seen unmapped. PTE lock held.
+    pub fn page_split_rmap(&self, head: &Page, vma: &Vma<S>, addr: VirtAddr) {
+        let anon = head.mapping().load().is_anon();
+        let exclusive = anon && head.has(PageFlags::ANON_EXCLUSIVE);
+        for n in 0..head.nr_pages() {
+            let Some(page) = self.pages.page(Pfn(head.pfn().0 + n)) else { continue };
+            if n != 0 {
+                // The first takes over the reference of the entry that goes.
+                head.get();
+            }
+            if exclusive {
+                page.set(PageFlags::ANON_EXCLUSIVE);
+            }
+            self.add(page, Level::Single, anon);
+            self.engine.page_mapped(page, vma, addr.add_pages(n));
+        }
+        self.page_remove_rmap(head, vma, addr, Level::Entire);
+    }
+
     /// A mapping is gone. Returns whether it was the last of the page (of the whole compound page). The mapping word stays as a hint until the frame is
     /// freed.
     pub fn page_remove_rmap(&self, page: &Page, vma: &Vma<S>, addr: VirtAddr, level: Level) -> bool {
         let anon = page.head().mapping().load().is_anon();
         let last = match level {
             Level::Single => {
-                let last = page.remove_mapping();
-                if page.single_mapcount() == 0 {
+                let gone = page.remove_mapping();
+                if gone.this {
                     if anon { &self.anon_mapped } else { &self.file_mapped }.sub(1);
                 }
-                last
+                gone.all
             }
             Level::Entire => {
-                let last = page.remove_entire_mapping();
-                if anon && page.entire_mapcount() == 0 {
+                let gone = page.remove_entire_mapping();
+                if anon && gone.this {
                     self.anon_large.sub(1);
                 }
-                last
+                gone.all
             }
         };
         self.engine.page_unmapped(page, vma, addr);

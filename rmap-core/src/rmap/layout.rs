@@ -49,8 +49,7 @@ impl<S: Kernel> Rmap<S> {
         let new = NewVma::copy(mm.mm(), vma, high)?;
         mm.reserve(1)?;
         self.relayout(mm, &Relayout { vma: (vma, low), insert: Some(&new), remove: None, shift: None })?;
-        // SAFETY: linked by `relayout`, and freed only under mmap_lock held exclusively.
-        Ok(unsafe { new.into_raw().as_ref() })
+        Ok(mm.adopt(new))
     }
 
     /// Whether `high`, which begins where `low` ends, may become part of it.

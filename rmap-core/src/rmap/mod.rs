@@ -8,6 +8,7 @@
 //! | [`unmap`] | `try_to_unmap` |
 //! | [`referenced`] | `page_referenced` |
 //! | [`mkclean`] | `page_mkclean` |
+#![forbid(unsafe_code)]
 
 pub mod account;
 pub mod layout;

@@ -162,9 +162,8 @@ fn walks_beside_forks_are_complete() {
     let stop = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|s| {
         let (world, stop) = (&world, &stop);
-        let walker = s.spawn(move || {
+        s.spawn(move || {
             let page = world.page_at(0, 1).unwrap();
-            let mut walks = 0_u32;
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
                 let _locked = page.lock();
                 let mut parents = 0;
@@ -173,9 +172,7 @@ fn walks_beside_forks_are_complete() {
                     ControlFlow::Continue(())
                 });
                 assert_eq!(parents, 1, "the parent's mapping stays, and is seen once");
-                walks += 1;
             }
-            walks
         });
         for round in 0..2_000 {
             let (parent, child) = (world.mm(0).write(), world.mm(1).write_nested());
@@ -192,7 +189,6 @@ fn walks_beside_forks_are_complete() {
             }
         }
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
-        assert!(walker.join().unwrap() > 0);
     });
     check(&world);
     world.end();

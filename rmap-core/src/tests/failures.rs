@@ -70,7 +70,7 @@ fn every_failure<S: TestSystem>(
         }
     }
     assert!(failures > 0, "no allocation was made to fail");
-    std::println!("{} allocations failed in turn", failures);
+    std::println!("{failures} allocations failed in turn");
 }
 
 fn nothing<S: TestSystem>(_: &mut World<S>) {}
@@ -285,6 +285,6 @@ fn a_pool_that_is_nearly_empty_is_refilled_for_the_whole_operation() {
         }
         done.send(()).unwrap();
     });
-    let waited = all_done.recv_timeout(std::time::Duration::from_secs(60));
+    let waited = all_done.recv_timeout(std::time::Duration::from_mins(1));
     assert!(waited.is_ok(), "the pool is asked for ever");
 }

@@ -22,19 +22,27 @@ pub(super) const MIN: usize = 8;
 /// Levels of inner nodes at most: with `MIN` children each there would be more leaves than a slab has slots.
 pub(super) const LEVELS: usize = 12;
 
-const _: () = assert!(2 * MIN.pow(LEVELS as u32 - 1) as u128 > 1 << 32 && LEVELS < NodePool::INNER_PER_INSERT as usize);
+const _: () =
+    assert!(2 * MIN.pow(LEVELS as u32 - 1) as u128 > 1 << 32 && LEVELS as u64 + 2 == NodePool::LARGEST_PER_INSERT);
 
-/// The body of an inner node. The first `count` of each array mean something.
+/// The body of an inner node. The first `count` of each array mean something. A search reads `first` and one of `below`; `last`
+/// decides only between intervals that begin together.
 #[repr(C)]
 struct Body {
     count: Cell<usize>,
     first: [Cell<u64>; FANOUT],
     last: [Cell<u64>; FANOUT],
-    max: [Cell<u64>; FANOUT],
-    child: [Cell<Word>; FANOUT],
+    below: [Below; FANOUT],
 }
 
-const _: () = assert!(size_of::<Body>() <= Size::B1024.words() * 8 && FANOUT <= u32::BITS as usize);
+/// A child and the largest last offset below it.
+#[repr(C)]
+struct Below {
+    max: Cell<u64>,
+    child: Cell<Word>,
+}
+
+const _: () = assert!(size_of::<Body>() <= Size::B1024.words() * 8 && FANOUT <= u64::BITS as usize);
 
 /// An inner node that is part of a set.
 pub(super) struct Inner(Block);
@@ -87,13 +95,13 @@ impl Inner {
     /// The place of the child at `at`.
     #[inline]
     pub(super) fn child(&self, at: usize) -> &Cell<Word> {
-        &self.body().child[at]
+        &self.body().below[at].child
     }
 
     /// The largest last offset below the child at `at`.
     #[inline]
     pub(super) fn max(&self, at: usize) -> &Cell<u64> {
-        &self.body().max[at]
+        &self.body().below[at].max
     }
 
     /// The lower bound of the child at `at`.
@@ -118,7 +126,7 @@ impl Inner {
 
     /// The largest last offset below the node.
     pub(super) fn max_last(&self) -> u64 {
-        self.body().max[..self.count()].iter().map(Cell::get).max().unwrap_or(0)
+        self.body().below[..self.count()].iter().map(|below| below.max.get()).max().unwrap_or(0)
     }
 
     /// The child below which `interval` is, or has to be.
@@ -135,12 +143,12 @@ impl Inner {
 
     /// The children below which something may meet `query`, one bit each.
     #[inline]
-    pub(super) fn hits(&self, query: Interval) -> u32 {
+    pub(super) fn hits(&self, query: Interval) -> u64 {
         let body = self.body();
         let mut hits = 0;
         for at in 0..self.count() {
-            let hit = (body.first[at].get() <= query.last) & (body.max[at].get() >= query.first);
-            hits |= u32::from(hit) << at;
+            let hit = u64::from(body.first[at].get() <= query.last) & u64::from(self.max(at).get() >= query.first);
+            hits |= hit << at;
         }
         hits
     }
@@ -153,8 +161,8 @@ impl Inner {
             self.copy(to, self, to - 1);
         }
         self.set_bound(at, bound);
-        body.max[at].set(max);
-        body.child[at].set(child);
+        self.max(at).set(max);
+        self.child(at).set(child);
         body.count.set(count + 1);
     }
 
@@ -187,8 +195,8 @@ impl Inner {
 
     fn copy(&self, to: usize, from: &Self, at: usize) {
         self.set_bound(to, from.bound(at));
-        self.body().max[to].set(from.body().max[at].get());
-        self.body().child[to].set(from.body().child[at].get());
+        self.max(to).set(from.max(at).get());
+        self.child(to).set(from.child(at).get());
     }
 
     /// Moves children between two neighbours so that the left one has `keep`; `bound` is the right one's lower bound. Returns

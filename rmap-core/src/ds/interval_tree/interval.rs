@@ -14,8 +14,11 @@ pub(super) struct Interval {
 }
 
 impl Interval {
-    /// Below every other.
+    /// None is below it.
     pub(super) const LEAST: Self = Self { first: 0, last: 0 };
+    /// None is above it.
+    #[cfg(any(test, debug_assertions))]
+    pub(super) const GREATEST: Self = Self { first: u64::MAX, last: u64::MAX };
 
     /// The interval of an item.
     ///
@@ -41,6 +44,6 @@ impl Interval {
     /// Whether the two have a page in common.
     #[inline]
     pub(super) fn meets(self, other: Self) -> bool {
-        (self.first <= other.last) & (other.first <= self.last)
+        self.first <= other.last && other.first <= self.last
     }
 }

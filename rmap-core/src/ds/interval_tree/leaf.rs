@@ -1,4 +1,4 @@
-//! Leaves: up to 30 cells in the order of their intervals.
+//! Leaves: up to 62 cells in the order of their intervals.
 //!
 //! ```text
 //!           0        1               2 ..                 2 + capacity ..
@@ -15,6 +15,12 @@
 //!
 //! So one comparison of integers orders two intervals, and an entry costs 16 bytes. Intervals further apart than 2^32 pages
 //! (16 TiB) are in different leaves, however few there are.
+//!
+//! | block | 64 | 128 | 256 | 512 | 1,024 |
+//! |---|---|---|---|---|---|
+//! | cells | 2 | 6 | 14 | 30 | 62 |
+//!
+//! A leaf begins in the smallest block and moves to the next size when it is full; a leaf of the largest splits.
 
 use super::Indexed;
 use super::interval::Interval;
@@ -39,14 +45,14 @@ const fn capacity(size: Size) -> usize {
     (size.words() - HEADER_WORDS) / 2
 }
 
-const _: () = assert!(HEADER_WORDS == 2 && capacity(Size::B64) == 2 && capacity(Leaf::LARGEST) <= u32::BITS as usize);
+const _: () = assert!(HEADER_WORDS == 2 && capacity(Size::B64) == 2 && capacity(Leaf::LARGEST) <= u64::BITS as usize);
 
 /// A leaf that is part of a set.
 pub(super) struct Leaf(Block);
 
 impl Leaf {
     /// The size of the largest leaves.
-    pub(super) const LARGEST: Size = Size::B512;
+    pub(super) const LARGEST: Size = Size::B1024;
 
     /// The leaf in `block`.
     ///
@@ -151,7 +157,7 @@ impl Leaf {
     /// Whether an interval that begins at `first` can be written in this leaf's keys.
     #[inline]
     pub(super) fn covers(&self, first: u64) -> bool {
-        first.checked_sub(self.base()).is_some_and(|first| first <= u64::from(u32::MAX))
+        first.checked_sub(self.base()).is_some_and(|first| u32::try_from(first).is_ok())
     }
 
     /// Whether one more fits without a larger block.
@@ -188,6 +194,7 @@ impl Leaf {
         unsafe { Interval::of_cell::<T>(self.cells()[at].get()) }
     }
 
+    /// How many keys are below `key`. Counted, not bisected: a leaf that is not in the cache comes in one go.
     #[inline]
     fn lower_bound(&self, key: u64) -> usize {
         self.keys().iter().map(|k| usize::from(k.get() < key)).sum()
@@ -272,23 +279,24 @@ impl Leaf {
 
     /// The cells whose intervals meet `query`, one bit each.
     #[inline]
-    pub(super) fn hits<T: Indexed>(&self, query: Interval) -> u32 {
+    pub(super) fn hits<T: Indexed>(&self, query: Interval) -> u64 {
         let Some(last) = query.last.checked_sub(self.base()) else { return 0 };
         let last = last.min(u64::from(u32::MAX)) as u32;
         let first = query.first.saturating_sub(self.base()).min(u64::from(FAR)) as u32;
         let mut hits = 0;
         for (at, key) in self.keys().iter().enumerate() {
             let key = key.get();
-            let hit = ((key >> 32) as u32 <= last) & (key as u32 >= first);
-            hits |= u32::from(hit) << at;
+            // Both conditions are computed for each key: a branch would be mispredicted at every other one.
+            let hit = u64::from((key >> 32) as u32 <= last) & u64::from(key as u32 >= first);
+            hits |= hit << at;
         }
         if first == FAR && hits != 0 { self.hits_far::<T>(query, hits) } else { hits }
     }
 
     #[cold]
-    fn hits_far<T: Indexed>(&self, query: Interval, hits: u32) -> u32 {
+    fn hits_far<T: Indexed>(&self, query: Interval, hits: u64) -> u64 {
         let meets = |at: &u32| hits >> at & 1 != 0 && self.interval::<T>(*at as usize).meets(query);
-        (0..u32::BITS).filter(meets).fold(0, |hits, at| hits | 1 << at)
+        (0..u64::BITS).filter(meets).fold(0, |hits, at| hits | 1 << at)
     }
 
     /// Counts from `base`, which is not above the leaf's. `false`, and nothing changed, if an interval begins too far from it.

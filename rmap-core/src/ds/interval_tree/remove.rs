@@ -206,8 +206,7 @@ fn merge_pair(pool: &NodePool, node: &Inner, at: usize) -> bool {
 #[cold]
 fn balance(pool: &NodePool, node: &Inner, at: usize) {
     let at = if at + 1 < node.count() { at } else { at - 1 };
-    // SAFETY: two children of a node that stands in the set, which the caller has for itself. Inner nodes have a neighbour: a root has two
-    // children, others more.
+    // SAFETY: two children of a node that stands in the set, which the caller has for itself: a root has two, others more.
     let views = unsafe { (node.child(at).get().view(), node.child(at + 1).get().view()) };
     let (View::Inner(left), View::Inner(right)) = views else { unreachable!("leaves are all on one level") };
     let total = left.count() + right.count();

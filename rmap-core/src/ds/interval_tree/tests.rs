@@ -9,10 +9,12 @@
 use super::{Indexed, IntervalTree, NeedNodes, NodePool, Place};
 use crate::base::alloc::Heap;
 use crate::base::alloc::testing::Countdown;
+use crate::ds::pool::Size;
 use core::cell::Cell;
 use core::ops::ControlFlow;
 use core::ptr::NonNull;
 use proptest::prelude::*;
+use std::rc::Rc;
 
 /// An item whose address does not change.
 struct Item {
@@ -36,7 +38,7 @@ struct Both {
     set: IntervalTree<Item>,
     pool: NodePool,
     /// In the order that the set promises: by first, by last, by insertion.
-    model: Vec<Box<Item>>,
+    model: Vec<Rc<Item>>,
     made: usize,
 }
 
@@ -55,14 +57,14 @@ impl Both {
 
     /// One attempt, after which set and model agree whatever came of it.
     fn try_insert(&mut self, first: u64, last: u64, after: Option<usize>) -> Result<(), NeedNodes> {
-        let item = Box::new(Item {
+        let item = Rc::new(Item {
             id: self.made,
             first: Cell::new(first),
             last: Cell::new(last),
             place: Cell::new(Place::default()),
         });
         let ptr = NonNull::from(&*item);
-        // SAFETY: boxed, and removed from the set before the box goes (`remove`, `Drop`).
+        // SAFETY: counted, and removed from the set before the count drops (`remove`, `Drop`).
         let place = unsafe {
             match after.map(|at| &self.model[at]) {
                 None => self.set.insert(&self.pool, ptr),
@@ -242,8 +244,8 @@ fn several_levels_in_every_order() {
     }
 }
 
-fn new_item(id: usize, first: u64, last: u64) -> Box<Item> {
-    Box::new(Item { id, first: Cell::new(first), last: Cell::new(last), place: Cell::new(Place::default()) })
+fn new_item(id: usize, first: u64, last: u64) -> Rc<Item> {
+    Rc::new(Item { id, first: Cell::new(first), last: Cell::new(last), place: Cell::new(Place::default()) })
 }
 
 fn insert_raw(both: &mut Both, item: &Item) {
@@ -255,6 +257,21 @@ fn insert_raw(both: &mut Both, item: &Item) {
         }
     };
     item.place.set(place);
+}
+
+/// A full root splits on the way to each of its leaves; the interval on the bound of the new half joins its equal.
+#[test]
+fn an_interval_on_a_bound_joins_its_equal() {
+    // 30 full leaves, and one with a cell.
+    let (leaf, n) = (62, 30 * 62 + 1);
+    for at in (0..n).step_by(leaf) {
+        let mut both = Both::global();
+        for i in 0..n {
+            both.insert(i as u64, i as u64);
+        }
+        both.insert(at as u64, at as u64);
+        both.check();
+    }
 }
 
 #[test]
@@ -320,20 +337,26 @@ fn members_that_pass_through_leave_nothing() {
     both.check();
 }
 
-/// Each refill fails once, at each of its allocations; the set stays as it was (G4).
+/// Intervals that make groups, leaves of all sizes, and leaves of one cell because it is far from all others.
+fn of_all_shapes(i: usize, at: u64) -> (u64, u64) {
+    match i % 4 {
+        0 => (7, 7),
+        1 => (at << 33, (at << 33) + 5),
+        _ => (at * 2, at * 2 + 9),
+    }
+}
+
+/// Each refill fails once at each of its allocations; the set stays as it was (G4).
 #[test]
-fn running_out_of_nodes_changes_nothing() {
+fn a_refill_that_fails_changes_nothing() {
     let countdown = Countdown::leaked();
     let mut both = Both::new(&countdown.heap());
     let mut refusals = 0;
     for (i, at) in shuffled(6_000).into_iter().enumerate() {
-        let (first, last) = if i % 3 == 0 { (7, 7) } else { (at as u64 * 2, at as u64 * 2 + 9) };
+        let (first, last) = of_all_shapes(i, at as u64);
         let mut allowed = 0;
         while both.try_insert(first, last, None) == Err(NeedNodes) {
-            both.set.check_invariants();
-            if i % 16 == 0 {
-                both.check();
-            }
+            both.check();
             countdown.fail_after(allowed);
             let refilled = both.pool.refill(1);
             assert_eq!(countdown.lift(), refilled.is_err());
@@ -341,7 +364,47 @@ fn running_out_of_nodes_changes_nothing() {
             refusals += usize::from(refilled.is_err());
         }
     }
-    assert!(refusals > 10);
+    assert!(refusals >= 8, "{refusals}");
+    both.check();
+}
+
+/// Each insertion gets its blocks one by one, so that it fails at each point where it can; the set stays as it was (G4).
+#[test]
+fn an_insertion_that_runs_out_of_nodes_changes_nothing() {
+    const SIZES: [Size; 5] = [Size::B64, Size::B128, Size::B256, Size::B512, Size::B1024];
+    let mut both = Both::global();
+    let mut most = 0;
+    for (i, at) in shuffled(3_000).into_iter().enumerate() {
+        let (first, last) = of_all_shapes(i, at as u64);
+        both.pool.refill(1).unwrap();
+        let mut kept: Vec<_> = SIZES
+            .iter()
+            .flat_map(|&size| {
+                std::iter::from_fn(|| both.pool.take(size).ok()).map(move |b| (b, size)).collect::<Vec<_>>()
+            })
+            .collect();
+        let mut failed = 0;
+        for wanted in SIZES.into_iter().cycle() {
+            if both.try_insert(first, last, None).is_ok() {
+                break;
+            }
+            failed += 1;
+            both.set.check_invariants();
+            both.check_query(first, last);
+            // One block of a size more than last time.
+            if let Some(at) = kept.iter().position(|&(_, size)| size == wanted) {
+                let (block, size) = kept.swap_remove(at);
+                // SAFETY: taken above.
+                unsafe { both.pool.give(block, size) };
+            }
+        }
+        most = most.max(failed);
+        for (block, size) in kept {
+            // SAFETY: taken above.
+            unsafe { both.pool.give(block, size) };
+        }
+    }
+    assert!(most > SIZES.len(), "no insertion needed two blocks of a size");
     both.check();
 }
 

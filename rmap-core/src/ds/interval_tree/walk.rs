@@ -11,7 +11,7 @@ use core::ops::ControlFlow;
 use core::ptr::NonNull;
 
 /// The positions of the bits of a mask, lowest first.
-struct Bits(u32);
+struct Bits(u64);
 
 impl Iterator for Bits {
     type Item = usize;
@@ -188,21 +188,15 @@ impl<T: Indexed> Iter<'_, T> {
         }
     }
 
-    fn next_item(&mut self) -> Option<NonNull<()>> {
-        loop {
-            if let Some(group) = &mut self.group {
-                if let Some(item) = group.next() {
-                    return Some(item);
-                }
-                self.group = None;
-            }
-            // SAFETY: a cell of the set, which is borrowed for the iterator's life.
-            match unsafe { self.next_cell().view() } {
-                View::Empty => return None,
-                View::Item(item) => return Some(item),
-                View::Group(group) => self.group = Some(group.cursor()),
-                View::Leaf(_) | View::Inner(_) => unreachable!("not a cell"),
-            }
+    /// The next item that is not in the group being visited.
+    fn next_elsewhere(&mut self) -> Option<NonNull<()>> {
+        self.group = None;
+        // SAFETY: a cell of the set, which is borrowed for the iterator's life.
+        match unsafe { self.next_cell().view() } {
+            View::Empty => None,
+            View::Item(item) => Some(item),
+            View::Group(group) => self.group.insert(group.cursor()).next(),
+            View::Leaf(_) | View::Inner(_) => unreachable!("not a cell"),
         }
     }
 }
@@ -211,7 +205,10 @@ impl<'a, T: Indexed> Iterator for Iter<'a, T> {
     type Item = &'a T;
     #[inline]
     fn next(&mut self) -> Option<&'a T> {
-        let item = self.next_item()?;
+        let item = match self.group.as_mut().and_then(Cursor::next) {
+            Some(member) => member,
+            None => self.next_elsewhere()?,
+        };
         // SAFETY: an item in the set is a `T` that is alive, and stays in the set while the set is borrowed.
         Some(unsafe { item.cast().as_ref() })
     }
@@ -234,7 +231,7 @@ pub(super) unsafe fn check<T: Indexed>(root: Word) {
             }
             View::Inner(node) => {
                 assert!(node.count() >= 2, "a root with one child");
-                let everything = (Interval::LEAST, Interval { first: u64::MAX, last: u64::MAX });
+                let everything = (Interval::LEAST, Interval::GREATEST);
                 check_inner::<T>(&node, everything);
             }
         }
@@ -277,7 +274,6 @@ unsafe fn check_inner<T: Indexed>(node: &Inner, (low, high): (Interval, Interval
         let low = if at == 0 { low } else { node.bound(at) };
         let end = if at + 1 == node.count() { high } else { node.bound(at + 1) };
         assert!(low <= end, "bounds out of order");
-        let last_child = at + 1 == node.count();
         // SAFETY: a child of a node in the set.
         let (below, max) = unsafe {
             match node.child(at).get().view() {
@@ -285,7 +281,7 @@ unsafe fn check_inner<T: Indexed>(node: &Inner, (low, high): (Interval, Interval
                     check_leaf::<T>(&leaf);
                     assert!(low <= leaf.interval::<T>(0), "an interval below its bound");
                     let largest = leaf.interval::<T>(leaf.count() - 1);
-                    assert!(largest < end || (last_child && largest == end), "an interval above its bound");
+                    assert!(largest < end || end == Interval::GREATEST, "an interval above its bound");
                     (0, leaf.max_last::<T>())
                 }
                 View::Inner(child) => {

@@ -1,0 +1,5 @@
+//! Changes of layout: named cases, failures of every allocation, and random operations against a model.
+
+mod cases;
+mod failures;
+mod rig;

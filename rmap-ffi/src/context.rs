@@ -1,0 +1,433 @@
+//! The library and its contexts.
+
+use crate::handle::{CHECKED, File, Mm, Rmap, Slot, need, open_ctx, put, rmap_ctx, slots};
+use crate::held;
+use crate::status::rmap_status::{
+    RMAP_ERR_BUSY, RMAP_ERR_INVAL, RMAP_ERR_NOMEM, RMAP_ERR_NOT_SUPPORTED, RMAP_ERR_NULL,
+};
+use crate::status::{Outcome, boundary, rmap_status};
+use core::alloc::Layout;
+use core::ffi::{c_char, c_void};
+use core::mem::MaybeUninit;
+use core::ptr::NonNull;
+use rmap_core::base::alloc::{Heap, RawHeap};
+use rmap_core::base::slab::Slab;
+use rmap_core::engine::Engine;
+
+/// The version of this header: major.
+pub const RMAP_VERSION_MAJOR: u32 = 0;
+/// The version of this header: minor. Before 1.0, a change of it may break programs.
+pub const RMAP_VERSION_MINOR: u32 = 1;
+/// The version of this header: patch.
+pub const RMAP_VERSION_PATCH: u32 = 0;
+
+/// Bytes in a page.
+pub const RMAP_PAGE_SIZE: u64 = 4096;
+/// log2 of `RMAP_PAGE_SIZE`.
+pub const RMAP_PAGE_SHIFT: u32 = 12;
+
+const _: () = {
+    assert!(RMAP_PAGE_SIZE == rmap_core::base::types::PAGE_SIZE);
+    assert!(RMAP_PAGE_SHIFT == rmap_core::base::types::PAGE_SHIFT);
+};
+
+/// How the candidates of a page are found: `rmap_config.engine`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum rmap_engine {
+    /// An anon_vma per process and region, tied to VMAs by interval trees: Linux 2.6.34 to today.
+    RMAP_ENGINE_ANON_VMA = 1,
+}
+
+/// Where a context gets its metadata from. Both functions are called from any thread, at once, and stay callable until
+/// `rmap_free` has returned `RMAP_OK`.
+///
+/// Context of both: mmap_lock may be held, and in `alloc` the locks that the calling function was given; never a
+/// page-table lock, an anon_vma root or an i_mmap_rwsem that librmap took (G8). They may not call back into librmap,
+/// throw, or jump out.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct rmap_allocator {
+    /// Returns `size` bytes aligned to `align` (a power of two), or NULL.
+    pub alloc: Option<unsafe extern "C" fn(arg: *mut c_void, size: usize, align: usize) -> *mut c_void>,
+    /// Takes back what `alloc` returned for this size and alignment.
+    pub free: Option<unsafe extern "C" fn(arg: *mut c_void, memory: *mut c_void, size: usize, align: usize)>,
+    /// Passed to both.
+    pub arg: *mut c_void,
+}
+
+/// How a context is made. Fill it with `rmap_config_init`, then change what should be different.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct rmap_config {
+    /// The size of this struct, as the program knows it. Later versions append members; a program that knows fewer gets
+    /// the defaults for the rest.
+    pub size: usize,
+    /// One of `enum rmap_engine`.
+    pub engine: u32,
+    /// Must be 0.
+    pub flags: u32,
+    /// Both functions, or both NULL for librmap's own memory (mapped from the system, never malloc).
+    pub allocator: rmap_allocator,
+}
+
+/// Figures of a context, each of its own moment while other threads work.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct rmap_stats {
+    /// The size of this struct, as the program knows it: set it before the call.
+    pub size: usize,
+    /// Address spaces.
+    pub mms: u64,
+    /// Files.
+    pub files: u64,
+    /// VMAs, those that wait for a grace period included.
+    pub vmas: u64,
+    /// anon_vmas.
+    pub anon_vmas: u64,
+    /// Small pages mapped anonymously, each counted once (NR_ANON_MAPPED).
+    pub anon_mapped: u64,
+    /// Compound pages mapped by one entry, each counted once (NR_ANON_THPS).
+    pub anon_large: u64,
+    /// Small pages of files that are mapped (NR_FILE_MAPPED).
+    pub file_mapped: u64,
+    /// Bytes of metadata taken from the allocator.
+    pub bytes: u64,
+    /// Of these, bytes of anon_vmas and interval-tree nodes in use.
+    pub engine_bytes: u64,
+}
+
+impl rmap_config {
+    const DEFAULT: Self = Self {
+        size: size_of::<Self>(),
+        engine: rmap_engine::RMAP_ENGINE_ANON_VMA as u32,
+        flags: 0,
+        allocator: rmap_allocator { alloc: None, free: None, arg: core::ptr::null_mut() },
+    };
+}
+
+/// What a context handle points to.
+pub(crate) struct Context {
+    pub(crate) rmap: Rmap,
+    pub(crate) mms: Slab<Slot<Mm>>,
+    pub(crate) files: Slab<Slot<File>>,
+    pub(crate) heap: Heap,
+    /// The owner of this context's page descriptors.
+    pub(crate) tag: u32,
+}
+
+impl Context {
+    fn new(heap: Heap) -> Outcome<Self> {
+        Ok(Self { rmap: Rmap::new(&heap)?, mms: slots(&heap), files: slots(&heap), tag: heap.tag(), heap })
+    }
+
+    /// Frees VMAs whose grace period is over, if this thread holds no lock under which that is forbidden. Does not
+    /// wait.
+    #[inline]
+    pub(crate) fn reclaim(&self) {
+        if held::none().is_ok() {
+            self.rmap.arena().rcu.reclaim();
+        }
+    }
+}
+
+/// A context and the functions that its memory comes from: one block, so that the functions outlive the heap that calls
+/// them.
+struct Block {
+    /// First: a context handle is a pointer to it.
+    context: MaybeUninit<Context>,
+    allocator: rmap_allocator,
+}
+
+impl Block {
+    /// The heap of a context with this allocator, at its final place.
+    fn raw_heap(this: NonNull<Self>, allocator: &rmap_allocator) -> RawHeap {
+        unsafe fn take(allocator: *mut (), size: usize, align: usize) -> *mut u8 {
+            // SAFETY: `allocator` is that of a block, which outlives its heap.
+            let allocator = unsafe { &*allocator.cast::<rmap_allocator>() };
+            match allocator.alloc {
+                // SAFETY: the embedder's function, called as its contract says.
+                Some(alloc) => unsafe { alloc(allocator.arg, size, align) }.cast(),
+                None => core::ptr::null_mut(),
+            }
+        }
+        unsafe fn give(allocator: *mut (), memory: *mut u8, size: usize, align: usize) {
+            // SAFETY: as above.
+            let allocator = unsafe { &*allocator.cast::<rmap_allocator>() };
+            if let Some(free) = allocator.free {
+                // SAFETY: the embedder's function, called as its contract says.
+                unsafe { free(allocator.arg, memory.cast(), size, align) };
+            }
+        }
+        if allocator.alloc.is_none() {
+            return RawHeap::global();
+        }
+        // SAFETY: the field lies in the block.
+        let place = unsafe { &raw mut (*this.as_ptr()).allocator };
+        // SAFETY: the embedder's functions keep the contract of `rmap_allocator`, which is `RawHeap`'s; `place` is
+        // theirs as long as the block.
+        unsafe { RawHeap::new(take, give, place.cast()) }
+    }
+
+    /// Memory for a block. The heap is over it, so it comes from beside the heap.
+    fn take(allocator: &rmap_allocator) -> Option<NonNull<Self>> {
+        let layout = Layout::new::<Self>();
+        let memory = match allocator.alloc {
+            // SAFETY: the embedder's function, called as its contract says.
+            Some(alloc) => unsafe { alloc(allocator.arg, layout.size(), layout.align()) }.cast(),
+            // SAFETY: the layout is not empty.
+            None => unsafe { std::alloc::alloc(layout) },
+        };
+        NonNull::new(memory.cast())
+    }
+
+    /// # Safety
+    /// The block came from `take` with this allocator, and nobody uses it any more.
+    unsafe fn give(this: NonNull<Self>, allocator: &rmap_allocator) {
+        let layout = Layout::new::<Self>();
+        match allocator.free {
+            // SAFETY: the embedder's function; memory, size and alignment as in `take`.
+            Some(free) => unsafe { free(allocator.arg, this.as_ptr().cast(), layout.size(), layout.align()) },
+            // SAFETY: as in `take`.
+            None => unsafe { std::alloc::dealloc(this.as_ptr().cast(), layout) },
+        }
+    }
+
+    fn new(allocator: rmap_allocator) -> Outcome<NonNull<Self>> {
+        let block = Self::take(&allocator).ok_or(RMAP_ERR_NOMEM)?;
+        // SAFETY: fresh memory of the block's layout.
+        unsafe { block.write(Self { context: MaybeUninit::uninit(), allocator }) };
+        let context = Heap::new(Self::raw_heap(block, &allocator)).map_err(Into::into).and_then(Context::new);
+        match context {
+            Ok(context) => {
+                // SAFETY: the block is ours.
+                unsafe { (*block.as_ptr()).context.write(context) };
+                Ok(block)
+            }
+            Err(status) => {
+                // SAFETY: taken above; the heap over it is gone.
+                unsafe { Self::give(block, &allocator) };
+                Err(status)
+            }
+        }
+    }
+}
+
+/// Reads a struct that begins with its size: what the program does not know keeps its default.
+///
+/// # Safety
+/// `from` is valid for as many bytes as its first member says.
+unsafe fn read_sized<T: Copy>(from: *const T, default: T, first_size: usize) -> Outcome<T> {
+    if !from.is_aligned() {
+        return Err(RMAP_ERR_INVAL);
+    }
+    // SAFETY: the struct begins with its size (callers).
+    let size = unsafe { from.cast::<usize>().read() };
+    if size < first_size {
+        return Err(RMAP_ERR_INVAL);
+    }
+    let mut value = default;
+    // SAFETY: `from` is valid for `size` bytes, `value` for its own.
+    unsafe {
+        core::ptr::copy_nonoverlapping(from.cast::<u8>(), (&raw mut value).cast::<u8>(), size.min(size_of::<T>()));
+    }
+    Ok(value)
+}
+
+/// Writes as much of a struct that begins with its size as the program knows. The size stays the program's.
+///
+/// # Safety
+/// `to` is valid for `size` bytes.
+unsafe fn write_sized<T: Copy>(to: *mut T, size: usize, value: T) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        core::ptr::copy_nonoverlapping((&raw const value).cast::<u8>(), to.cast::<u8>(), size.min(size_of::<T>()));
+        to.cast::<usize>().write(size);
+    }
+}
+
+/// Tells the version of the library that is running. Compare it with `RMAP_VERSION`, the version of the header.
+///
+/// Parameters: none.
+/// Returns: major * 65536 + minor * 256 + patch.
+/// Ownership: nothing.
+/// Context: any. Takes no lock.
+#[unsafe(no_mangle)]
+pub extern "C" fn rmap_version() -> u32 {
+    RMAP_VERSION_MAJOR << 16 | RMAP_VERSION_MINOR << 8 | RMAP_VERSION_PATCH
+}
+
+/// Tells the version as text, and whether handles are checked: "0.1.0" or "0.1.0 checked".
+///
+/// Parameters: none.
+/// Returns: a string, never NULL.
+/// Ownership: static; never freed.
+/// Context: any. Takes no lock.
+#[unsafe(no_mangle)]
+pub extern "C" fn rmap_version_string() -> *const c_char {
+    const PLAIN: &str = concat!(env!("CARGO_PKG_VERSION"), "\0");
+    const WITH_CHECKS: &str = concat!(env!("CARGO_PKG_VERSION"), " checked\0");
+    if CHECKED { WITH_CHECKS } else { PLAIN }.as_ptr().cast()
+}
+
+/// Fills a configuration with the defaults: the engine anon_vma, librmap's own memory.
+///
+/// Parameters: config, to be filled; size, sizeof(struct rmap_config) in the program.
+/// Returns: RMAP_OK; RMAP_ERR_INVAL when no version of the struct is so small.
+/// Ownership: the struct is the program's.
+/// Context: any. Takes no lock.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rmap_config_init(config: *mut rmap_config, size: usize) -> rmap_status {
+    boundary(|| {
+        need(config)?;
+        if size < size_of::<rmap_config>() {
+            return Err(RMAP_ERR_INVAL);
+        }
+        // SAFETY: valid for `size` bytes (Parameters).
+        unsafe { write_sized(config, size, rmap_config::DEFAULT) };
+        Ok(())
+    })
+}
+
+/// Makes a context.
+///
+/// Parameters: config, or NULL for the defaults; out, receives the context.
+/// Returns: RMAP_OK; RMAP_ERR_NOMEM; RMAP_ERR_NOT_SUPPORTED for an unknown engine or flag; RMAP_ERR_INVAL for a size
+/// that is too small or an allocator of one function.
+/// Ownership: the context is the program's, until rmap_free. config is copied.
+/// Context: any thread, no locks held. Calls the allocator.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rmap_new(config: *const rmap_config, out: *mut *mut rmap_ctx) -> rmap_status {
+    boundary(|| {
+        need(out)?;
+        let config = if config.is_null() {
+            rmap_config::DEFAULT
+        } else {
+            // SAFETY: valid for as many bytes as its size says (rmap_config).
+            unsafe { read_sized(config, rmap_config::DEFAULT, size_of::<rmap_config>()) }?
+        };
+        if config.engine != rmap_engine::RMAP_ENGINE_ANON_VMA as u32 || config.flags != 0 {
+            return Err(RMAP_ERR_NOT_SUPPORTED);
+        }
+        if config.allocator.alloc.is_some() != config.allocator.free.is_some() {
+            return Err(RMAP_ERR_INVAL);
+        }
+        let block = Block::new(config.allocator)?;
+        // SAFETY: `out` is not NULL, and valid (Parameters).
+        unsafe { put(out, block.as_ptr().cast()) };
+        Ok(())
+    })
+}
+
+/// Frees a context and all its memory.
+///
+/// Parameters: ctx, or NULL, which is nothing to do.
+/// Returns: RMAP_OK; RMAP_ERR_BUSY when an address space, a file or a reference to an anon_vma is left; RMAP_ERR_LOCK
+/// when this thread holds a lock of librmap's.
+/// Ownership: on success ctx and its pages are gone in any build: a later use is undefined behaviour. Descriptors in
+/// the program's memory are the program's again.
+/// Context: no other thread uses the context, no locks held. Calls the allocator.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rmap_free(ctx: *mut rmap_ctx) -> rmap_status {
+    boundary(|| {
+        if ctx.is_null() {
+            return Ok(());
+        }
+        // SAFETY: a living context (Parameters).
+        let context = unsafe { open_ctx(ctx) }?;
+        held::none()?;
+        if context.mms.live() != 0 || context.files.live() != 0 {
+            return Err(RMAP_ERR_BUSY);
+        }
+        drain(context);
+        if context.rmap.arena().live_vmas() != 0 || context.rmap.engine().footprint().anchors != 0 {
+            return Err(RMAP_ERR_BUSY);
+        }
+        let block = NonNull::new(ctx.cast::<Block>()).ok_or(RMAP_ERR_NULL)?;
+        // SAFETY: (1) the context was made by `Block::new`; (2) nobody uses it (Context), and nothing in it is left;
+        // (3) the allocator is copied out before its place goes.
+        unsafe {
+            let allocator = (*block.as_ptr()).allocator;
+            (*block.as_ptr()).context.assume_init_drop();
+            Block::give(block, &allocator);
+        }
+        Ok(())
+    })
+}
+
+/// Frees everything that waits for a grace period, what that lets go of included.
+fn drain(context: &Context) {
+    let rcu = &context.rmap.arena().rcu;
+    while !rcu.is_empty() {
+        rcu.drain();
+    }
+}
+
+/// Waits until every look-up that is under way has ended, and frees the VMAs that were freed before.
+///
+/// Parameters: ctx.
+/// Returns: RMAP_OK; RMAP_ERR_LOCK when this thread holds a lock of librmap's.
+/// Ownership: nothing. When it returns, no thread inside librmap uses what was unlinked before the call, descriptors
+/// given up by the program included.
+/// Context: any thread, no locks held, not from a callback. Waits. Calls the allocator's free.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rmap_synchronize(ctx: *mut rmap_ctx) -> rmap_status {
+    boundary(|| {
+        // SAFETY: a living context (Parameters).
+        let context = unsafe { open_ctx(ctx) }?;
+        held::none()?;
+        context.rmap.arena().rcu.drain();
+        Ok(())
+    })
+}
+
+/// Tells the figures of a context.
+///
+/// Parameters: ctx; stats, its size set, receives the figures.
+/// Returns: RMAP_OK; RMAP_ERR_INVAL when no version of the struct is so small.
+/// Ownership: the struct is the program's.
+/// Context: any thread, any locks held.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rmap_stats_get(ctx: *const rmap_ctx, stats: *mut rmap_stats) -> rmap_status {
+    boundary(|| {
+        // SAFETY: a living context (Parameters).
+        let context = unsafe { open_ctx(ctx) }?;
+        need(stats)?;
+        if !stats.is_aligned() {
+            return Err(RMAP_ERR_INVAL);
+        }
+        // SAFETY: valid for as many bytes as its size says (rmap_stats).
+        let size = unsafe { (*stats).size };
+        if size < size_of::<rmap_stats>() {
+            return Err(RMAP_ERR_INVAL);
+        }
+        let Context { rmap, mms, files, heap, .. } = context;
+        let engine = rmap.engine().footprint();
+        let now = rmap_stats {
+            size,
+            mms: mms.live(),
+            files: files.live(),
+            vmas: rmap.arena().live_vmas(),
+            anon_vmas: engine.anchors,
+            anon_mapped: rmap.anon_mapped(),
+            anon_large: rmap.anon_large(),
+            file_mapped: rmap.file_mapped(),
+            bytes: heap.in_use() as u64,
+            engine_bytes: engine.bytes + rmap.arena().nodes.live_bytes() as u64,
+        };
+        // SAFETY: as above.
+        unsafe { write_sized(stats, size, now) };
+        Ok(())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_header_has_the_version_of_the_package() {
+        let version = format!("{RMAP_VERSION_MAJOR}.{RMAP_VERSION_MINOR}.{RMAP_VERSION_PATCH}");
+        assert_eq!(version, env!("CARGO_PKG_VERSION"));
+    }
+}
