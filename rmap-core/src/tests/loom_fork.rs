@@ -119,7 +119,7 @@ fn loom_fork_against_unmap() {
 /// seen.
 #[test]
 fn loom_failed_fork_against_walk() {
-    run_model("failed_fork_against_walk", None, || {
+    run_model("failed_fork_against_walk", Some(4), || {
         let world = Arc::new(World::new());
         let forker = thread::spawn({
             let world = world.clone();

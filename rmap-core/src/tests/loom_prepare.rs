@@ -71,7 +71,7 @@ fn race(world: World, anchors: core::ops::RangeInclusive<u64>) {
 
 #[test]
 fn loom_prepare_one_vma_twice() {
-    run_model("prepare_one_vma_twice", None, || {
+    run_model("prepare_one_vma_twice", Some(4), || {
         let world = World::new();
         world.map(0, 2, RW);
         race(world, 1..=1);
@@ -80,7 +80,7 @@ fn loom_prepare_one_vma_twice() {
 
 #[test]
 fn loom_prepare_two_neighbours() {
-    run_model("prepare_two_neighbours", None, || {
+    run_model("prepare_two_neighbours", Some(4), || {
         let world = World::new();
         world.map(0, 1, RW);
         world.map(1, 2, RW | VmFlags::EXEC);
