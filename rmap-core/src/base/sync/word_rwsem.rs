@@ -19,6 +19,7 @@
 
 use super::atomic::{AtomicU32, Ordering};
 use super::parking::{self, Spin};
+use crate::base::mutant::mutant;
 
 const WRITER: u32 = 1 << 31;
 const PARKED: u32 = 1 << 30;
@@ -165,7 +166,7 @@ impl WordRwSem {
         // Release; pairs with the Acquire in `try_write`.
         let was = self.word.fetch_sub(1, Ordering::Release);
         debug_assert!(was & READERS != 0, "unlocked, but not read-locked");
-        let last = was & READERS == 1 && !cfg!(rmap_mutant = "rwsem_lost_wakeup");
+        let last = was & READERS == 1 && !mutant("rwsem_lost_wakeup");
         if was & PARKED != 0 && last {
             self.wake();
         }
