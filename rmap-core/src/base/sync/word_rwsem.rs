@@ -52,7 +52,7 @@ impl WordRwSem {
         let mut word = self.word.load(Ordering::Relaxed);
         while word & WRITER == 0 && word & (WRITER_WAITS | READERS_NEXT) != WRITER_WAITS {
             // Acquire; pairs with the Release in `unlock_write` and `downgrade`.
-            let used = if cfg!(rmap_mutant = "rwsem_turn_kept") { 0 } else { READERS_NEXT };
+            let used = if mutant("rwsem_turn_kept") { 0 } else { READERS_NEXT };
             let inside = (word & !used) + 1;
             match self.word.compare_exchange_weak(word, inside, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return true,
