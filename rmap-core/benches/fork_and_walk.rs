@@ -3,8 +3,7 @@
 
 mod common;
 
-use common::pair::{self, Waits};
-use common::{ADDR, Bench, Figures, Space, Unit, bounds_at};
+use common::{ADDR, Bench, Figures, Space, Unit, bounds_at, pair};
 use rmap_core::engine::Engine;
 use rmap_core::mm::{NewVma, Vma};
 
@@ -32,7 +31,7 @@ fn main() {
             let visited = space.walk(page);
             assert!(visited == 1_001 || visited == 1_002, "{visited} visited");
         };
-        let (forks, walks) = pair::rates(Waits::Sometimes, 20, 1, &mut fork, &mut walk);
+        let (forks, walks) = pair::rates(1, &mut fork, &mut walk);
         [forks, walks]
     });
 }

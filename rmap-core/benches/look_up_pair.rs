@@ -2,8 +2,7 @@
 
 mod common;
 
-use common::pair::{self, Waits};
-use common::{Figures, Space, Unit};
+use common::{Figures, Space, Unit, pair};
 use rmap_core::engine::{Engine, Lookup, Wait};
 use rmap_core::page::Page;
 use std::hint::black_box;
@@ -33,7 +32,7 @@ fn main() {
         ("look_up_pair/two_roots", parents, strangers),
     ] {
         figures.rates(name, [name], Unit::MillionsPerSecond, || {
-            let (a, b) = pair::rates(Waits::Never, 1, BATCH, &mut || look_up(left), &mut || look_up(right));
+            let (a, b) = pair::rates(BATCH, &mut || look_up(left), &mut || look_up(right));
             [a + b]
         });
     }

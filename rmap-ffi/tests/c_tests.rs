@@ -133,6 +133,27 @@ fn allocation() {
     everywhere("allocation");
 }
 
+/// What stands between the first line that begins with `open`, from byte `from` on, and the fence after it; and where it ends.
+fn block<'t>(text: &'t str, open: &str, from: usize) -> (&'t str, usize) {
+    let start = from + text[from..].find(open).expect("the block begins") + open.len();
+    let end = start + text[start..].find("```").expect("the block ends");
+    (text[start..end].trim_start_matches('\n'), end)
+}
+
+#[test]
+fn the_example_of_the_readme_says_what_it_says() {
+    let readme = std::fs::read_to_string(here().join("../README.md")).expect("the README");
+    let (program, end) = block(&readme, "```c\n", 0);
+    let (expected, _) = block(&readme, "```text\n", end);
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let (source, to) = (dir.join("readme.c"), dir.join("readme"));
+    std::fs::write(&source, program).expect("a file in the target directory");
+    let mut command = compiler("c99");
+    command.arg(&source).args(["-x", "none", "-o"]).arg(&to).arg(libraries().join("librmap.a")).args(SYSTEM);
+    run(command);
+    assert_eq!(run(Command::new(&to)), expected);
+}
+
 #[test]
 fn malloc_is_not_called() {
     for link in [Link::Static, Link::Shared] {

@@ -13,13 +13,13 @@ fn thread_time() -> Duration {
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
-/// How often the calling thread was interrupted in favour of another so far.
-fn preemptions() -> i64 {
-    // SAFETY: `rusage` is made of numbers.
-    let mut usage = unsafe { core::mem::zeroed::<libc::rusage>() };
-    // SAFETY: `usage` is valid for writing.
-    unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) };
-    usage.ru_nivcsw
+/// How long the calling thread has been ready to run, but not running, because another had its processor. Time that it slept of its own accord is
+/// not counted. Zero where the system does not say.
+fn queued() -> Duration {
+    let nanos = std::fs::read_to_string("/proc/thread-self/schedstat")
+        .ok()
+        .and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
+    Duration::from_nanos(nanos.unwrap_or(0))
 }
 
 /// Keeps the calling thread on one processor, as far as the system lets it.
@@ -41,7 +41,7 @@ pub(crate) fn cpu_time(work: impl FnOnce()) -> Duration {
 
 /// Two threads at work together, each on a processor of its own.
 pub(crate) mod pair {
-    use super::{AtomicBool, Barrier, Duration, Instant, Ordering, preemptions, stay_on, thread_time};
+    use super::{AtomicBool, Barrier, Duration, Instant, Ordering, queued, stay_on};
 
     /// How long a window is. Short: the shorter, the more of them nobody disturbs.
     const WINDOW: Duration = Duration::from_micros(1_500);
@@ -53,41 +53,25 @@ pub(crate) mod pair {
     struct Half {
         /// Operations a second.
         rate: f64,
-        /// The part of the window for which the thread had its processor, and how often it was taken away.
-        present: f64,
-        taken: i64,
+        /// When it began and ended.
+        times: [Instant; 2],
+        /// For how long somebody else had its processor.
+        waited: Duration,
     }
 
-    impl Half {
-        /// Disturbance, 0 for none. A thread that waits for the other gives its processor up, which does not count.
-        fn disturbed(self, waits: Waits) -> f64 {
-            let absent = if waits == Waits::Never { (1.0 - self.present).max(0.0) } else { 0.0 };
-            absent + self.taken as f64
-        }
-    }
-
-    /// How a window is judged.
-    #[derive(Clone, Copy, PartialEq, Eq)]
-    pub(crate) enum Waits {
-        /// The threads never sleep.
-        Never,
-        /// The threads sleep while they wait for each other.
-        Sometimes,
+    /// The part of a window for which not both were at work.
+    fn disturbed(a: Half, b: Half) -> f64 {
+        let apart = |i: usize| a.times[i].max(b.times[i]) - a.times[i].min(b.times[i]);
+        (a.waited + b.waited + apart(0) + apart(1)).as_secs_f64() / WINDOW.as_secs_f64()
     }
 
     /// Runs `left` and `right` again and again, each on a thread of its own, in windows of time until one was not disturbed:
-    /// operations a second of both in that one, or in the least disturbed. Each call does `batch` operations; a window is `window` units.
-    pub(crate) fn rates(
-        waits: Waits,
-        window: u32,
-        batch: u64,
-        left: &mut (dyn FnMut() + Send),
-        right: &mut (dyn FnMut() + Send),
-    ) -> (f64, f64) {
+    /// operations a second of both in that one, or in the least disturbed. Each call does `batch` operations.
+    pub(crate) fn rates(batch: u64, left: &mut (dyn FnMut() + Send), right: &mut (dyn FnMut() + Send)) -> (f64, f64) {
         let mut best = (f64::MAX, (0.0, 0.0));
         for _ in 0..ATTEMPTS {
-            let (a, b) = one_window(WINDOW * window, batch, left, right);
-            let disturbed = a.disturbed(waits) + b.disturbed(waits);
+            let (a, b) = one_window(batch, left, right);
+            let disturbed = disturbed(a, b);
             if disturbed < best.0 {
                 best = (disturbed, (a.rate, b.rate));
             }
@@ -98,31 +82,24 @@ pub(crate) mod pair {
         best.1
     }
 
-    fn one_window(
-        window: Duration,
-        batch: u64,
-        left: &mut (dyn FnMut() + Send),
-        right: &mut (dyn FnMut() + Send),
-    ) -> (Half, Half) {
+    fn one_window(batch: u64, left: &mut (dyn FnMut() + Send), right: &mut (dyn FnMut() + Send)) -> (Half, Half) {
         let (start, stop) = (Barrier::new(2), AtomicBool::new(false));
         let half = |cpu: usize, work: &mut (dyn FnMut() + Send)| {
             stay_on(cpu);
             work();
             start.wait();
-            let (wall, busy, taken) = (Instant::now(), thread_time(), preemptions());
+            let (begin, waited) = (Instant::now(), queued());
             let mut batches = 0_u64;
             // The right thread ends the window for both, so neither works alone.
             while !stop.load(Ordering::Relaxed) {
                 work();
                 batches += 1;
-                if cpu == 1 && wall.elapsed() >= window {
+                if cpu == 1 && begin.elapsed() >= WINDOW {
                     stop.store(true, Ordering::Relaxed);
                 }
             }
-            let (busy, taken) = (thread_time().saturating_sub(busy), preemptions() - taken);
-            let wall = wall.elapsed();
-            let present = busy.as_secs_f64() / wall.as_secs_f64();
-            Half { rate: (batches * batch) as f64 / wall.as_secs_f64(), present, taken }
+            let (end, waited) = (Instant::now(), queued().saturating_sub(waited));
+            Half { rate: (batches * batch) as f64 / (end - begin).as_secs_f64(), times: [begin, end], waited }
         };
         std::thread::scope(|scope| {
             let left = scope.spawn(|| half(0, left));

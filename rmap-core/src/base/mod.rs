@@ -6,6 +6,7 @@
 //! | [`error`] | the one error type |
 //! | [`sync`] | atomics and locks: `parking_lot`, loom's, or small spin locks |
 //! | [`lockdep`] | debug builds: lock order and recursion, checked at run time |
+//! | `mutant` | what models must notice |
 //! | [`rcu`] | grace periods |
 //! | [`alloc`] | memory that can run out without an abort |
 //! | [`slab`] | type-stable objects, handed out and taken back without a lock |
@@ -25,6 +26,7 @@ pub mod error;
 pub mod file;
 pub mod href;
 pub mod lockdep;
+pub(crate) mod mutant;
 pub mod rcu;
 pub mod slab;
 pub mod sync;

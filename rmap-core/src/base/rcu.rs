@@ -45,6 +45,7 @@
 //! been found 0 since the batch was closed, and comes back with what it could free. `synchronize` and `drain` wait for readers.
 
 use super::lockdep;
+use super::mutant::mutant;
 use super::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use super::sync::{Backoff, CachePadded, Mutex, STRIPES, cell, const_unless_loom, rank, stripe};
 use core::marker::PhantomData;
@@ -148,7 +149,7 @@ impl Rcu {
         // Relaxed: any value is safe, see the module. The mask tells the compiler the bound.
         let index = self.index.load(Ordering::Relaxed) & 1;
         let readers = &self.stripes[stripe()].readers[index];
-        let entering = if cfg!(rmap_mutant = "rcu_relaxed_entry") { Ordering::Relaxed } else { Ordering::Acquire };
+        let entering = if mutant("rcu_relaxed_entry") { Ordering::Relaxed } else { Ordering::Acquire };
         // Acquire; pairs with the Release of an earlier zero test in `Rcu::test`: what was unlinked before is seen unlinked.
         readers.fetch_add(1, entering);
         RcuGuard { rcu: self, readers, not_send: PhantomData }
@@ -283,7 +284,7 @@ impl Rcu {
     /// Begins a grace period: every counter has yet to be found 0.
     fn begin(&self, grace: &mut Grace) {
         grace.pending = [ALL; 2];
-        if cfg!(rmap_mutant = "rcu_single_flip") {
+        if mutant("rcu_single_flip") {
             // Waits only for the half that readers came through so far.
             let active = self.index.load(Ordering::Relaxed);
             grace.pending[active ^ 1] = 0;
@@ -319,7 +320,7 @@ impl Rcu {
             // Acquire; pairs with the Release in the guard's drop: readers that have left, have finished reading. Release; pairs with the
             // Acquire in `read_lock`: readers that enter later see what was unlinked before. A plain load would give no later reader
             // anything to acquire; the mutant shows it.
-            let inside = if cfg!(rmap_mutant = "rcu_load_test") {
+            let inside = if mutant("rcu_load_test") {
                 readers.load(Ordering::Acquire)
             } else {
                 readers.fetch_add(0, Ordering::AcqRel)

@@ -23,9 +23,9 @@ use core::alloc::Layout;
 use core::ptr::NonNull;
 
 /// Slots in the first chunk; chunk k has `FIRST << k`.
-const FIRST: u32 = 64;
+const FIRST: u32 = if cfg!(loom) { 4 } else { 64 };
 /// Chunks at most: `FIRST * 2^26` slots, just under 2^32.
-const CHUNKS: usize = 26;
+const CHUNKS: usize = if cfg!(loom) { 3 } else { 26 };
 
 /// The place that a slab keeps in each object. It belongs to the slab alone.
 #[derive(Debug)]

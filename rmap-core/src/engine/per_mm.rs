@@ -195,13 +195,11 @@ impl<S: PerMmSystem> PerMm<S> {
         let family = unsafe { slot.as_ref() };
         *family.members_mut(&mut family.lock.write()) = members;
         let none = core::ptr::null_mut();
-        match mm.engine().family.compare_exchange(none, slot.as_ptr(), Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => Ok(family),
-            Err(_) => {
-                self.give_back(family);
-                mm.engine().family().ok_or(Error::Stale)
-            }
+        let won = &mm.engine().family;
+        if won.compare_exchange(none, slot.as_ptr(), Ordering::AcqRel, Ordering::Acquire).is_err() {
+            self.give_back(family);
         }
+        mm.engine().family().ok_or(Error::Stale)
     }
 
     /// A family without members, or one that nobody has seen.
@@ -321,7 +319,9 @@ impl<S: PerMmSystem> Engine<S> for PerMm<S> {
         apply();
         if let Some(held) = &mut held {
             mm.engine().change(held, |vmas| {
-                remove.iter().for_each(|vma| vmas.remove(vma));
+                if let Some(vma) = remove {
+                    vmas.remove(vma);
+                }
                 for vma in add.iter().flatten() {
                     let listed = vmas.has(vma) || vmas.push(vma, spare);
                     debug_assert!(listed, "the plan has room for two");

@@ -1,7 +1,8 @@
 //! fork: a copy of an address space that shares every private page until either writes it (the kernel's `dup_mmap` and `copy_page_range`).
 //!
 //! **Which entries are copied?** Those that the child could not find again by faulting: of VMAs that may have anonymous pages (they are prepared), and
-//! special ones. Pages of files and the zero page in VMAs that nobody has written are left to fault.
+//! special ones. Pages of files and the zero page in VMAs that nobody has written are left to fault. A large entry is split first, and its page
+//! shared by small ones.
 //!
 //! **Order (T13, T7).** A VMA of the child is visited by walks, after its parent's, before its first entry is copied; an entry is copied under both
 //! PTE locks. So a walk that has passed the parent's entry before it was copied has changed it, and the child gets the changed one; a walk that
@@ -110,7 +111,9 @@ impl<S: SoftSystem> Machine<S> {
         // No fault adds entries while mmap_lock is held exclusively; walks replace entries one for one. So these are bounds.
         let (mut entries, mut counted) = (0, 0);
         vma.mm().table().for_each(start, end, |_, pte| {
-            entries += 1;
+            // One entry that maps a large page becomes many, in the parent too.
+            let large = matches!(pte, Pte::Present { flags, .. } if flags.contains(PteFlags::LARGE));
+            entries += 1 + usize::from(large);
             counted += u64::from(matches!(pte, Pte::Present { .. } | Pte::Migration(_)));
         });
         if entries == 0 {
@@ -155,6 +158,9 @@ impl<S: SoftSystem> Machine<S> {
         let mut from = Side { vma, table: &mut parents };
         let to = Side { vma: copy, table: &mut childs };
         for addr in (start.0..end.0).step_by(PAGE_SIZE as usize).map(VirtAddr) {
+            if matches!(from.table.get(addr), Pte::Present { flags, .. } if flags.contains(PteFlags::LARGE)) {
+                self.split_mapping(vma, from.table, addr);
+            }
             let pte = from.table.get(addr);
             let new = match pte {
                 Pte::None | Pte::NoTable => continue,

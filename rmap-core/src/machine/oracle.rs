@@ -29,7 +29,7 @@ pub struct Report {
     pub vmas: u64,
     /// Entries that map counted pages.
     pub mappings: u64,
-    /// Frames that are mapped anonymously.
+    /// Frames that are mapped anonymously by entries of their own.
     pub anon: u64,
     /// Frames of files and shared memory that are mapped.
     pub file: u64,
@@ -270,7 +270,9 @@ impl<S: SoftSystem> Machine<S> {
         match page.head().mapping().load() {
             Mapping::None => holds("a mapped page belongs to somebody", false),
             Mapping::Anon(_) | Mapping::Ksm(_) => {
-                let exclusive = page.has(PageFlags::ANON_EXCLUSIVE);
+                // One entry for a whole page: its head says so for all.
+                let whole = if flags.contains(PteFlags::LARGE) { page.head() } else { page };
+                let exclusive = whole.has(PageFlags::ANON_EXCLUSIVE);
                 holds("an anonymous page is in a prepared VMA", self.rmap.engine().is_prepared(vma))?;
                 holds("a private writable entry is for an exclusive page", !write || !private || exclusive)
             }
@@ -322,7 +324,9 @@ impl<S: SoftSystem> Machine<S> {
         if mapped == 0 {
             return Ok(());
         }
-        *if word.is_anon() { &mut report.anon } else { &mut report.file } += 1;
+        if page.single_mapcount() != 0 {
+            *if word.is_anon() { &mut report.anon } else { &mut report.file } += 1;
+        }
         self.check_walk(page, mappings, report)
     }
 
@@ -333,7 +337,14 @@ impl<S: SoftSystem> Machine<S> {
         let locked = page.lock();
         let mut beyond = 0;
         self.rmap.for_each_mapping(page, |vma, addr, pte| {
-            if pte.pfn() == Some(page.pfn()) {
+            let found = match pte {
+                // Shown once, at its first address.
+                Pte::Present { pfn, flags } if flags.contains(PteFlags::LARGE) => {
+                    Some(addr.add_pages(page.pfn().0 - pfn.0))
+                }
+                _ => (pte.pfn() == Some(page.pfn())).then_some(addr),
+            };
+            if let Some(addr) = found {
                 if walked.len() < walked.capacity() {
                     walked.push(Found { pfn: page.pfn(), mm: vma.mm().id(), addr });
                 } else {

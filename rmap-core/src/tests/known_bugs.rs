@@ -6,11 +6,12 @@ use crate::base::types::{Pfn, VirtAddr, VmFlags};
 use crate::engine::anon_vma::{AnonVma, inspect};
 use crate::engine::{Engine, Lookup, Wait};
 use crate::mm::address_space::MmLocked;
+use crate::mm::{Vma, VmaBounds};
 use crate::page::Page;
 use crate::page::mapping::Mapping;
-use crate::page::pte::{LockedTable, PageTable};
+use crate::page::pte::{LockedTable, PageTable, Pte};
 use crate::rmap::account::Level;
-use crate::rmap::unmap::TtuFlags;
+use crate::rmap::unmap::{TtuFlags, UnmapHooks};
 use crate::rmap::walk::{WalkControl, WalkEnd};
 use core::ops::ControlFlow;
 use std::vec::Vec;
@@ -30,7 +31,7 @@ fn own_of(world: &World<Anon>, mm: usize, n: u64) -> *const AnonVma<Anon> {
 fn visited<S: TestSystem>(world: &World<S>, page: &Page) -> Vec<u64> {
     let mut order = Vec::new();
     let _locked = page.lock();
-    let mut rmap_one = |vma: &crate::mm::Vma<S>, _: VirtAddr| {
+    let mut rmap_one = |vma: &Vma<S>, _: VirtAddr| {
         order.push(vma.mm().id());
         ControlFlow::Continue(())
     };
@@ -124,7 +125,7 @@ fn t3<S: TestSystem>(keep: bool, forked: bool) -> usize {
     let mm = if forked { world.fork(0).unwrap() } else { 0 };
     // Neighbours whose page offsets continue those of the source: they were moved while empty, or born so.
     for (first, end, pgoff) in [(16, 18, 16 - 2), (22, 24, 16 + 4)] {
-        let limits = crate::mm::VmaBounds { pgoff, ..bounds(first, end) };
+        let limits = VmaBounds { pgoff, ..bounds(first, end) };
         world.rmap.vma_new(&world.mm(mm).write(), limits, RW, None, ()).unwrap();
     }
     world.remap(mm, 0, 4, 18, true, keep).unwrap();
@@ -150,6 +151,16 @@ fn t3_a_forked_source_merges_with_nobody() {
         // No anchor of a VMA, so nothing that a merge could leave behind.
         assert_eq!(t3::<PerSpace>(keep, true), 1);
     }
+}
+
+/// Pages of files leave nothing behind.
+struct NoSwap;
+
+impl<S: TestSystem> UnmapHooks<S> for NoSwap {
+    fn swap_dup(&mut self, _: u64) -> bool {
+        false
+    }
+    fn unmapped(&mut self, _: &Vma<S>, _: VirtAddr, _: Pte, _: Pte) {}
 }
 
 /// Another thread has cleared the entry and has not yet dropped the count. With SYNC the walk waits for its PTE lock; without, the page still counts as
@@ -179,21 +190,7 @@ fn t5<S: TestSystem>(flags: TtuFlags) -> bool {
         });
         clear_seen.recv().unwrap();
         let _locked = page.lock();
-        struct None;
-        impl<S: TestSystem> crate::rmap::unmap::UnmapHooks<S> for None {
-            fn swap_dup(&mut self, _: u64) -> bool {
-                false
-            }
-            fn unmapped(
-                &mut self,
-                _: &crate::mm::Vma<S>,
-                _: VirtAddr,
-                _: crate::page::pte::Pte,
-                _: crate::page::pte::Pte,
-            ) {
-            }
-        }
-        let unmapped = world.rmap.try_to_unmap(page, flags, &mut None);
+        let unmapped = world.rmap.try_to_unmap(page, flags, &mut NoSwap);
         tried.send(()).unwrap();
         unmapped
     });
@@ -347,10 +344,10 @@ fn t13_copy<S: TestSystem>() {
     {
         let mm = world.mm(0).write();
         let source = mm.mm_ref_find(at(1)).unwrap();
-        let limits = crate::mm::VmaBounds { pgoff: source.pgoff(), ..bounds(16, 24) };
+        let limits = VmaBounds { pgoff: source.pgoff(), ..bounds(16, 24) };
         world.rmap.vma_copy(&mm, source, limits).unwrap();
         let _locked = page.lock();
-        let mut rmap_one = |_: &crate::mm::Vma<S>, addr: VirtAddr| {
+        let mut rmap_one = |_: &Vma<S>, addr: VirtAddr| {
             addrs.push(addr);
             ControlFlow::Continue(())
         };

@@ -21,3 +21,46 @@ mod oracle;
 #[cfg(not(loom))]
 mod properties;
 mod support;
+
+#[cfg(loom)]
+mod loom_fork;
+#[cfg(loom)]
+mod loom_lookup;
+#[cfg(loom)]
+mod loom_prepare;
+#[cfg(loom)]
+mod loom_rcu;
+#[cfg(loom)]
+mod loom_rwsem;
+#[cfg(loom)]
+mod loom_word_rwsem;
+
+/// Explores `f` with at most `bound` preemptions (all when `None`), prints the number of executions, and fails if the time limit cut the
+/// exploration short: loom by itself passes then.
+///
+/// `RMAP_LOOM_BOUND` lowers the bound, for a smoke test.
+#[cfg(loom)]
+fn run_model(name: &str, bound: Option<usize>, f: impl Fn() + Sync + Send + 'static) {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::{Duration, Instant};
+    const LIMIT: Duration = Duration::from_mins(30);
+
+    let smoke = std::env::var("RMAP_LOOM_BOUND").ok().and_then(|n| n.parse().ok());
+    let bound = smoke.map_or(bound, |smoke: usize| Some(bound.map_or(smoke, |bound| bound.min(smoke))));
+    let iterations = std::sync::Arc::new(AtomicUsize::new(0));
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = bound;
+    builder.max_duration = Some(LIMIT);
+    builder.max_branches = 100_000;
+    let start = Instant::now();
+    builder.check({
+        let iterations = iterations.clone();
+        move || {
+            iterations.fetch_add(1, Ordering::Relaxed);
+            f();
+        }
+    });
+    let elapsed = start.elapsed();
+    std::println!("loom {name}: {} iterations, bound {bound:?}, {elapsed:.1?}", iterations.load(Ordering::Relaxed));
+    assert!(elapsed < LIMIT, "{name}: exploration did not finish");
+}

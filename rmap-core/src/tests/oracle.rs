@@ -28,7 +28,9 @@ pub(super) fn all_mappings<S: TestSystem>(world: &World<S>) -> BTreeMap<Pfn, Vec
             }
         }
     }
-    found.values_mut().for_each(|places| places.sort_unstable());
+    for places in found.values_mut() {
+        places.sort_unstable();
+    }
     found
 }
 

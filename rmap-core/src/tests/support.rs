@@ -148,7 +148,7 @@ impl System for Anon {
 
 impl TestSystem for Anon {
     fn state(_: &Rmap<Self>, mm: &MmWrite<'_, Self>) -> String {
-        mm.vmas().map(|vma| std::format!("  {vma:?}: {}\n", inspect::state_of(vma))).collect()
+        mm.vmas().map(|vma| std::format!("  {vma:?}: {}", inspect::state_of(vma))).collect::<Vec<_>>().join("\n")
     }
     fn exhaust(engine: &Self::Engine) {
         engine.exhaust();
@@ -435,16 +435,14 @@ impl<S: TestSystem> World<S> {
         let mm = mm.read();
         let Some(vma) = mm.find(addr) else { return Ok(()) };
         match mm.table().load(addr) {
-            Pte::None => match vma.file() {
-                Some(file) => {
-                    self.fault_file(vma, file, addr)?;
-                    if write { self.fault_write(vma, addr) } else { Ok(()) }
-                }
-                None => {
+            Pte::None => {
+                let Some(file) = vma.file() else {
                     let pfn = self.alloc()?;
-                    map_new(&self.rmap, vma, addr, self.page(pfn)).inspect_err(|_| self.put(pfn))
-                }
-            },
+                    return map_new(&self.rmap, vma, addr, self.page(pfn)).inspect_err(|_| self.put(pfn));
+                };
+                self.fault_file(vma, file, addr)?;
+                if write { self.fault_write(vma, addr) } else { Ok(()) }
+            }
             Pte::Swap(entry) => {
                 self.fault_swap(vma, addr, entry)?;
                 if write { self.fault_write(vma, addr) } else { Ok(()) }
@@ -456,17 +454,17 @@ impl<S: TestSystem> World<S> {
 
     fn fault_file(&mut self, vma: &Vma<S>, file: &FileRef<S>, addr: VirtAddr) -> Result<()> {
         let pgoff = vma.bounds().pgoff_of(addr);
-        let pfn = match file.find_get_page(pgoff) {
-            Some(page) => page.pfn(),
-            None => {
-                let pfn = self.alloc()?;
-                let page = self.page(pfn);
-                let locked = page.lock();
-                let added = file.add_page(page, pgoff);
-                drop(locked);
-                added.inspect_err(|_| self.put(pfn))?;
-                pfn
-            }
+        let cached = file.find_get_page(pgoff).map(Page::pfn);
+        let pfn = if let Some(pfn) = cached {
+            pfn
+        } else {
+            let pfn = self.alloc()?;
+            let page = self.page(pfn);
+            let locked = page.lock();
+            let added = file.add_page(page, pgoff);
+            drop(locked);
+            added.inspect_err(|_| self.put(pfn))?;
+            pfn
         };
         let page = self.page(pfn);
         let mut table = vma.mm().table().lock(addr, false).expect("a table");
@@ -505,20 +503,17 @@ impl<S: TestSystem> World<S> {
     fn fault_swap(&mut self, vma: &Vma<S>, addr: VirtAddr, entry: SwapEntry) -> Result<()> {
         self.rmap.engine().prepare(vma)?;
         let cached = self.swap[&entry.slot].cached;
-        let pfn = match cached {
-            Some(pfn) => {
-                self.page(pfn).get();
-                pfn
-            }
-            None => {
-                let pfn = self.alloc()?;
-                let page = self.page(pfn);
-                page.get();
-                page.set(PageFlags::SWAP_CACHE);
-                page.set_private(entry.slot);
-                self.swap.get_mut(&entry.slot).expect("a slot").cached = Some(pfn);
-                pfn
-            }
+        let pfn = if let Some(pfn) = cached {
+            self.page(pfn).get();
+            pfn
+        } else {
+            let pfn = self.alloc()?;
+            let page = self.page(pfn);
+            page.get();
+            page.set(PageFlags::SWAP_CACHE);
+            page.set_private(entry.slot);
+            self.swap.get_mut(&entry.slot).expect("a slot").cached = Some(pfn);
+            pfn
         };
         {
             let page = self.page(pfn);
@@ -670,7 +665,8 @@ impl<S: TestSystem> World<S> {
         let pgoff = if at_home { target.0.vpn() } else { source.pgoff() };
         let mut copy = self.rmap.vma_copy(&mm, source, VmaBounds { start: target.0, end: target.1, pgoff })?;
         self.peak_vmas = self.peak_vmas.max(self.rmap.arena().live_vmas());
-        if merge_first {
+        let apart = source.end() != target.0 && source.start() != target.1;
+        if merge_first && apart {
             // The neighbour may get its anchor before the source lets go (T3).
             copy = self.merge_around(&mm, copy)?;
         }

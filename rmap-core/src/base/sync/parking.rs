@@ -19,12 +19,16 @@ mod queues {
     use core::ptr;
     use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-    /// A waiter's patience before it sleeps.
+    /// A waiter's patience before it sleeps: about as long as to sleep and wake.
     pub(in super::super) struct Spin(u32);
 
     impl Spin {
-        /// Round n pauses 2^n times: 10 rounds take about as long as a walk of a thousand mappings, less than to sleep and wake.
-        const ROUNDS: u32 = 10;
+        /// Round n pauses 2^n times, up to 2^5: then a look at the word takes nothing from who works under the lock, and finds out soon
+        /// enough.
+        const LONGEST: u32 = 5;
+        const ROUNDS: u32 = 36;
+        /// Rounds that take about as long as a walk of a thousand mappings.
+        const LONG: u32 = 12;
 
         pub(in super::super) fn new() -> Self {
             Self(0)
@@ -35,11 +39,16 @@ mod queues {
             if self.0 >= Self::ROUNDS {
                 return false;
             }
-            for _ in 0..1 << self.0 {
+            for _ in 0..1 << self.0.min(Self::LONGEST) {
                 core::hint::spin_loop();
             }
             self.0 += 1;
             true
+        }
+
+        /// Whether it has waited for some microseconds.
+        pub(in super::super) fn is_long(&self) -> bool {
+            self.0 >= Self::LONG
         }
 
         pub(in super::super) fn reset(&mut self) {
@@ -130,22 +139,36 @@ pub(super) use spinning::{Spin, park, unpark_all, unpark_one};
 mod spinning {
     use crate::base::sync::Backoff;
 
-    pub(in super::super) struct Spin(Backoff);
-
-    impl Spin {
-        pub(in super::super) fn new() -> Self {
-            Self(Backoff::new())
-        }
-
-        pub(in super::super) fn spin(&mut self) -> bool {
-            self.0.wait();
-            true
-        }
-
-        pub(in super::super) fn reset(&mut self) {}
+    pub(in super::super) struct Spin {
+        backoff: Backoff,
+        rounds: u32,
     }
 
-    /// Not reached while `spin` says that it is worth it, unless others sleep, which nobody does.
+    impl Spin {
+        const ROUNDS: u32 = 36;
+        const LONG: u32 = 12;
+
+        pub(in super::super) fn new() -> Self {
+            Self { backoff: Backoff::new(), rounds: 0 }
+        }
+
+        /// Waits a little. Returns whether its patience lasts: without anybody to sleep with, a new one begins.
+        pub(in super::super) fn spin(&mut self) -> bool {
+            self.backoff.wait();
+            self.rounds += 1;
+            self.rounds < Self::ROUNDS
+        }
+
+        pub(in super::super) fn is_long(&self) -> bool {
+            self.rounds >= Self::LONG
+        }
+
+        pub(in super::super) fn reset(&mut self) {
+            self.rounds = 0;
+        }
+    }
+
+    /// Comes back at once.
     pub(in super::super) fn park(_key: usize, _validate: impl FnOnce() -> bool) {}
 
     pub(in super::super) fn unpark_one(_key: usize, _woken: impl FnOnce(bool)) {}
@@ -183,6 +206,11 @@ mod modelled {
 
         #[allow(clippy::unused_self)]
         pub(in super::super) fn spin(&mut self) -> bool {
+            false
+        }
+
+        #[allow(clippy::unused_self)]
+        pub(in super::super) fn is_long(&self) -> bool {
             false
         }
 

@@ -11,6 +11,7 @@
 
 use super::atomic::{AtomicU32, Ordering};
 use super::parking::{self, Spin};
+use crate::base::mutant::mutant;
 
 /// The mask of bit number `bit`.
 #[inline]
@@ -82,7 +83,7 @@ fn lock_slow(word: &AtomicU32, bit: u32, waiters_bit: u32) {
 #[cold]
 fn wake(word: &AtomicU32, waiters_bit: u32) {
     parking::unpark_one(address(word), |more| {
-        if !more || cfg!(rmap_mutant = "bit_lock_lost_wakeup") {
+        if !more || mutant("bit_lock_lost_wakeup") {
             // Relaxed: under the queue's lock, as in `lock_slow`.
             word.fetch_and(!mask(waiters_bit), Ordering::Relaxed);
         }

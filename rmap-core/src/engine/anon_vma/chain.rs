@@ -12,11 +12,12 @@
 use super::node::AnonVma;
 use crate::base::alloc::Heap;
 use crate::base::error::{Error, Result};
+use crate::base::mutant::mutant;
 use crate::base::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use crate::base::sync::cell::UnsafeCell;
 use crate::ds::interval_tree::Place;
 use crate::mm::System;
 use core::alloc::Layout;
-use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 
@@ -169,6 +170,11 @@ impl<S: System> VmaAnon<S> {
     #[inline]
     pub(super) fn win(&self, node: &AnonVma<S>) -> bool {
         let node = core::ptr::from_ref(node).cast_mut();
+        if mutant("prepare_without_exchange") {
+            let before = self.anon_vma.load(Ordering::Acquire);
+            self.anon_vma.store(node, Ordering::Release);
+            return before.is_null();
+        }
         self.anon_vma.compare_exchange(core::ptr::null_mut(), node, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
@@ -194,7 +200,7 @@ impl<S: System> VmaAnon<S> {
     #[allow(clippy::mut_from_ref)]
     pub(super) unsafe fn chain_mut(&self) -> &mut Chain<S> {
         // SAFETY: the caller's contract.
-        unsafe { &mut *self.chain.get() }
+        self.chain.with_mut(|chain| unsafe { &mut *chain })
     }
 
     /// Replaces the chain and returns the old one.
@@ -221,6 +227,6 @@ impl<S: System> VmaAnon<S> {
     /// Bytes of the chain, in the VMA and outside.
     pub(super) fn bytes(&self) -> usize {
         // SAFETY: read under mmap_lock (contract of `Engine::vma_footprint`); only capacity and tag are looked at.
-        size_of::<Self>() + unsafe { &*self.chain.get() }.far_bytes()
+        size_of::<Self>() + self.chain.with(|chain| unsafe { &*chain }).far_bytes()
     }
 }

@@ -27,12 +27,18 @@ impl<S: System> AnonVma<S> {
         (guarded.num_children, guarded.num_active_vmas)
     }
 
+    /// Its root.
+    #[cfg(loom)]
+    pub(crate) fn root_of(&self) -> &Self {
+        self.root()
+    }
+
     /// The lock of its tree, if it is a root.
     pub(crate) fn lock_for_test(&self) -> &RwSem<{ rank::ANON_VMA }> {
         self.lock()
     }
 
-    /// The anon_vma of the process that its process was forked from.
+    /// That of the process that its process was forked from.
     fn parent(&self) -> *const Self {
         let _held = self.root().lock().read();
         // SAFETY: the root's lock is held shared.
@@ -45,6 +51,18 @@ impl<S: System> super::AnonVmaEngine<S> {
     pub(crate) fn exhaust(&self) {
         self.nodes.exhaust();
     }
+}
+
+/// The mutant `fork_child_first`: a walk that visits later insertions first.
+pub(super) fn for_each_reversed<S: System>(
+    node: &AnonVma<S>,
+    first: u64,
+    last: u64,
+    mut visit: impl FnMut(&Vma<S>, crate::base::types::VirtAddr) -> core::ops::ControlFlow<()>,
+) -> core::ops::ControlFlow<()> {
+    // SAFETY: the root's lock is held shared (by the anchor).
+    let keys: Vec<_> = unsafe { node.guarded() }.tree.iter(first, last).collect();
+    keys.into_iter().rev().try_for_each(|key| visit(key.vma(), key.address_of(first)))
 }
 
 /// The `anon_vma`s that a VMA is tied to, oldest first. Its VMA lock is held, and nobody prepares it.

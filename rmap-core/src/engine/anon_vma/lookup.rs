@@ -15,6 +15,7 @@
 
 use super::AnonVmaEngine;
 use super::node::AnonVma;
+use crate::base::mutant::mutant;
 use crate::base::types::{PgOff, VirtAddr};
 use crate::engine::{Lookup, Wait};
 use crate::mm::{System, Vma};
@@ -34,6 +35,14 @@ pub struct Anchor<'a, S: System> {
 pub struct AnchorRef<'a, S: System> {
     node: &'a AnonVma<S>,
     engine: &'a AnonVmaEngine<S>,
+}
+
+/// Step 4 but for the root: whether the page is still mapped with the word that was seen.
+#[inline]
+fn still(page: &Page, seen: Mapping) -> bool {
+    let mapped = mutant("lookup_no_second_look") || page.is_mapped();
+    let blind = mutant("lookup_no_second_look") || mutant("lookup_no_word_check");
+    mapped && (blind || page.mapping().is_still(seen))
 }
 
 impl<S: System> AnonVmaEngine<S> {
@@ -60,7 +69,7 @@ impl<S: System> AnonVmaEngine<S> {
             if let Some(held) = root.lock().try_read() {
                 held.into_raw();
                 let anchor = Anchor { node, root };
-                if page.is_mapped() && page.mapping().is_still(seen) && node.has_root(root) {
+                if still(page, seen) && (node.has_root(root) || mutant("lookup_no_root_check")) {
                     return Lookup::Found(anchor);
                 }
                 // Unlocked by the drop: the one that was locked, whatever the root is now (T6).
@@ -82,8 +91,7 @@ impl<S: System> AnonVmaEngine<S> {
         root.lock().read().into_raw();
         let anchor = Anchor { node, root };
         // While it waited the last mapping may have gone, and the anon_vma with it but for the reference.
-        let found = page.is_mapped() && page.mapping().is_still(seen);
-        if found {
+        if still(page, seen) {
             // Linked, so the reference is not the last.
             drop(held);
             return Some(anchor);
@@ -99,7 +107,7 @@ impl<S: System> AnonVmaEngine<S> {
         }
         let held = AnchorRef { node, engine: self };
         // Dropped otherwise: the slot belongs to somebody else by now.
-        (page.is_mapped() && page.mapping().is_still(seen)).then_some(held)
+        still(page, seen).then_some(held)
     }
 
     /// The anon_vma of a page with a reference, not locked (`folio_get_anon_vma`). It stays an anon_vma of the page's family while the reference lives, even
@@ -120,6 +128,11 @@ impl<S: System> AnonVmaEngine<S> {
             return;
         }
         let root = node.root();
+        debug_assert!(
+            // SAFETY: the count is 0, so nobody else changes it.
+            unsafe { node.guarded() }.tree.is_empty(),
+            "an anon_vma goes while VMAs are linked to it"
+        );
         // SAFETY: (1) the count is 0, so this thread alone frees the slot; (2) it came from `nodes`; (3) its tree is empty: a linked
         // anon_vma has a reference.
         unsafe { self.nodes.give(core::ptr::NonNull::from(node)) };
@@ -138,6 +151,10 @@ impl<'a, S: System> Anchor<'a, S> {
         last: PgOff,
         mut visit: impl FnMut(&Vma<S>, VirtAddr) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
+        #[cfg(test)]
+        if mutant("fork_child_first") {
+            return super::inspect::for_each_reversed(self.node, first, last, visit);
+        }
         // SAFETY: the root's lock is held shared.
         unsafe { self.node.guarded() }.tree.for_each(first, last, |key| visit(key.vma(), key.address_of(first)))
     }

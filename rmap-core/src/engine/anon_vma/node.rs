@@ -4,12 +4,13 @@
 //! freed, and a look-up that comes too late locks or counts some living anon_vma, finds that it is not the one that it meant, and gives
 //! it back.
 
+use crate::base::mutant::mutant;
 use crate::base::slab::{SlabItem, SlabLink};
 use crate::base::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use crate::base::sync::cell::UnsafeCell;
 use crate::base::sync::{RwSem, WriteGuard, rank};
 use crate::ds::interval_tree::IntervalTree;
 use crate::mm::{System, VmaKey};
-use core::cell::UnsafeCell;
 use core::ptr::NonNull;
 
 /// A root's lock, held exclusively.
@@ -70,7 +71,7 @@ impl<S: System> AnonVma<S> {
     /// Makes a slot that is ours alone a root without VMAs, with one reference and its own lock.
     pub(super) fn init_root(&self) {
         // SAFETY: the slot is ours alone until it is published.
-        let guarded = unsafe { &mut *self.guarded.get() };
+        let guarded = unsafe { self.guarded_mut() };
         debug_assert!(guarded.tree.is_empty());
         guarded.parent = self;
         guarded.num_children = 1;
@@ -82,7 +83,7 @@ impl<S: System> AnonVma<S> {
     /// Makes a slot that is ours alone a child of `parent`. `parent` learns of it when it is linked. Takes a reference to the root.
     pub(super) fn init_child(&self, parent: &Self) {
         // SAFETY: the slot is ours alone until it is published.
-        let guarded = unsafe { &mut *self.guarded.get() };
+        let guarded = unsafe { self.guarded_mut() };
         debug_assert!(guarded.tree.is_empty());
         guarded.parent = parent;
         guarded.num_children = 0;
@@ -136,7 +137,7 @@ impl<S: System> AnonVma<S> {
     #[allow(clippy::mut_from_ref)]
     pub(super) unsafe fn guarded_mut(&self) -> &mut Guarded<S> {
         // SAFETY: the caller's contract.
-        unsafe { &mut *self.guarded.get() }
+        self.guarded.with_mut(|guarded| unsafe { &mut *guarded })
     }
 
     /// What the root's lock guards.
@@ -146,7 +147,7 @@ impl<S: System> AnonVma<S> {
     #[inline]
     pub(super) unsafe fn guarded(&self) -> &Guarded<S> {
         // SAFETY: the caller's contract.
-        unsafe { &*self.guarded.get() }
+        self.guarded.with(|guarded| unsafe { &*guarded })
     }
 
     /// One more reference; the caller knows that there is one.
@@ -155,10 +156,12 @@ impl<S: System> AnonVma<S> {
         self.refcount.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// One more reference, unless the slot is free. Acquire: what its owner wrote is visible; pairs with the Release in `init_*`.
+    /// One more reference, unless the slot is free. Acquire: what its owner wrote is visible; pairs with the Release in `init_*`. Acquire
+    /// on failure too: whoever freed the slot had unmapped its pages, so the caller, who looks again, sees that and does not spin.
     #[inline]
     pub(super) fn try_get(&self) -> bool {
-        self.refcount.fetch_update(Ordering::Acquire, Ordering::Relaxed, |n| (n != 0).then_some(n + 1)).is_ok()
+        let wanted = |n| n != 0 || mutant("get_without_zero_check");
+        self.refcount.fetch_update(Ordering::Acquire, Ordering::Acquire, |n| wanted(n).then_some(n + 1)).is_ok()
     }
 
     /// One reference less. Returns whether the slot is free now: the caller gives it back. AcqRel: every former holder is done with it.

@@ -8,6 +8,7 @@ use super::chain::{Chain, Link};
 use super::node::AnonVma;
 use super::{AnonVmaEngine, AnonVmaSystem};
 use crate::base::error::Result;
+use crate::base::mutant::mutant;
 use crate::base::types::VmFlags;
 use crate::ds::interval_tree::{NeedNodes, Place};
 use crate::engine::same_file;
@@ -232,6 +233,10 @@ impl<S: AnonVmaSystem> AnonVmaEngine<S> {
         // SAFETY: the VMA lock is held exclusively.
         let mut chain = unsafe { vma.engine().replace_chain(Chain::new()) };
         vma.engine().set(None);
+        let early = mutant("put_before_unlink") && chain.links().len() == 1;
+        if early {
+            self.put_anon_vma(own);
+        }
         let held = own.lock_root();
         // SAFETY: (1) tied with these places since its bounds last changed; (2) the lock is held exclusively.
         unsafe { untie(arena, chain.links(), vma.current_key()) };
@@ -252,7 +257,7 @@ impl<S: AnonVmaSystem> AnonVmaEngine<S> {
             }
         }
         drop(held);
-        for link in &chain.links()[..emptied] {
+        for link in chain.links()[..emptied].iter().filter(|_| !early) {
             self.put_anon_vma(link.node());
         }
         chain.free(&arena.heap);

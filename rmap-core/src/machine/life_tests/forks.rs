@@ -11,6 +11,7 @@ on_every_engine!(
     a_page_lock_holder_sees_everybody_while_generations_come_and_go,
     t7_a_walk_meets_a_child_that_is_half_made,
     t13_a_page_swapped_out_in_the_middle_of_a_fork_is_found_by_both,
+    a_large_page_is_shared_by_small_entries,
     exec_and_exit_count_users,
     a_dropped_machine_ends_what_still_runs,
 );
@@ -234,4 +235,38 @@ fn a_dropped_machine_ends_what_still_runs<S: SoftSystem>() {
     assert_eq!(child.nr_regions() + mm.nr_regions(), 0);
     drop((mm, child, file));
     assert_eq!(heap.in_use(), 0);
+}
+
+fn a_large_page_is_shared_by_small_entries<S: SoftSystem>() {
+    use crate::engine::Engine;
+    use crate::mm::address_space::MmLocked;
+    use crate::page::pte::PteFlags;
+    use crate::rmap::account::Level;
+    let w = World::<S>::new(1_200);
+    let parent = w.mm();
+    w.map(&parent, 0x200, 0x200, RW);
+    let head = w.machine.frames().alloc_order(w.machine.rmap().pages(), 9).unwrap();
+    head.set(PageFlags::UPTODATE);
+    {
+        let held = parent.read();
+        let vma = held.find(at(0x200)).unwrap();
+        w.machine.rmap().engine().prepare(vma).unwrap();
+        w.machine.rmap().engine().reserve(1).unwrap();
+        w.machine.rmap().page_add_new_anon_rmap(head, vma, at(0x200), Level::Entire).unwrap();
+        let flags = PteFlags::WRITE | PteFlags::DIRTY;
+        parent.table().set_large(at(0x200), head.pfn(), flags).unwrap();
+        w.machine.account_page(vma, Pte::present(head.pfn(), flags | PteFlags::LARGE));
+    }
+    w.poke(&parent, 0x2ff, 7);
+    assert_eq!((w.check().mappings, w.machine.rmap().anon_large()), (512, 1));
+    let child = w.machine.fork(&parent).unwrap();
+    assert_eq!((w.check().mappings, w.machine.rmap().anon_large()), (1_024, 0));
+    w.poke(&parent, 0x2ff, 8);
+    w.poke(&child, 0x200, 9);
+    assert_eq!((w.peek(&child, 0x2ff), w.peek(&parent, 0x200)), (7, 0));
+    w.check();
+    w.machine.exit(parent);
+    w.check();
+    w.machine.exit(child);
+    w.end();
 }

@@ -16,6 +16,7 @@ use super::system::{SoftSystem, VmaExt};
 use super::{ChargeHook, Machine, MachineConfig};
 use crate::base::alloc::Heap;
 use crate::base::types::{VirtAddr, VmFlags};
+use crate::engine::per_mm::PerMm;
 use crate::mm::{FileRef, Mm, MmRef, VmaBounds};
 use crate::page::Page;
 use crate::page::pte::{PageTable, Pte};
@@ -32,9 +33,22 @@ macro_rules! on_every_engine {
                 super::$test::<AnonVmaSystem>();
             })*
         }
+        mod per_mm {
+            use crate::machine::life_tests::PerMmMachine;
+            $(#[test]
+            fn $test() {
+                super::$test::<PerMmMachine>();
+            })*
+        }
     };
 }
 pub(crate) use on_every_engine;
+
+crate::machine_system!(
+    /// A machine with the engine that keeps state per address space.
+    pub(crate) PerMmMachine,
+    PerMm
+);
 
 /// Private memory that may be read and written.
 pub(super) const RW: VmFlags =
