@@ -13,7 +13,10 @@
 //! |---|---|---|
 //! | low 32 bits 0 | the stack is empty | whoever pops the last object |
 //! | low 32 bits n > 0 | object n - 1 is on top | push and pop, by compare-exchange |
-//! | high 32 bits | changes with each push and pop | the same |
+//! | high 32 bits | pushes so far, modulo 2^32 | push |
+//!
+//! The tag need not count pops: an object that a late pop found on top and that is on top again was pushed meanwhile. So the tags count what
+//! was given back, and a take is all that has to be counted beside them.
 
 use crate::base::alloc::Heap;
 use crate::base::error::{Error, Result};
@@ -45,9 +48,20 @@ pub trait SlabItem: Send + Sync {
     fn link(&self) -> &SlabLink;
 }
 
+/// What the threads of one stripe write: on a cache line of its own.
+struct Stack {
+    /// See the table in the [module](self).
+    head: AtomicU64,
+    /// Objects that threads of this stripe took, modulo 2^32. Relaxed; `Slab::live` says what orders it.
+    taken: AtomicU32,
+}
+
+/// The part of a head word that counts pushes.
+const PUSHES: u64 = !0 << 32;
+
 /// A source of type-stable objects. See the [module](self).
 pub struct Slab<T: SlabItem> {
-    heads: [CachePadded<AtomicU64>; STRIPES],
+    stacks: [CachePadded<Stack>; STRIPES],
     /// Slots ever handed out; they are constructed. Relaxed: an index is claimed by one thread alone.
     constructed: AtomicU64,
     /// Slots for which there is memory. Release when a chunk is added; pairs with the Acquire in `take_fresh`.
@@ -55,8 +69,6 @@ pub struct Slab<T: SlabItem> {
     chunks: [AtomicPtr<T>; CHUNKS],
     /// Serialises growth; the number of chunks.
     grow: Mutex<usize, { rank::LEAF }>,
-    /// Objects handed out and not returned. Statistics: Relaxed.
-    live: [CachePadded<AtomicU64>; STRIPES],
     heap: Heap,
 }
 
@@ -65,6 +77,7 @@ unsafe impl<T: SlabItem> Send for Slab<T> {}
 // SAFETY: as for Send.
 unsafe impl<T: SlabItem> Sync for Slab<T> {}
 
+#[inline]
 fn place(index: u32) -> (usize, usize) {
     let i = u64::from(index) + u64::from(FIRST);
     let chunk = i.ilog2() - FIRST.ilog2();
@@ -75,12 +88,11 @@ impl<T: SlabItem> Slab<T> {
     /// An empty slab; it takes its first memory when it is first asked.
     pub fn new(heap: &Heap) -> Self {
         Self {
-            heads: core::array::from_fn(|_| CachePadded(AtomicU64::new(0))),
+            stacks: core::array::from_fn(|_| CachePadded(Stack { head: AtomicU64::new(0), taken: AtomicU32::new(0) })),
             constructed: AtomicU64::new(0),
             capacity: AtomicU64::new(0),
             chunks: core::array::from_fn(|_| AtomicPtr::new(core::ptr::null_mut())),
             grow: Mutex::new(0),
-            live: core::array::from_fn(|_| CachePadded(AtomicU64::new(0))),
             heap: heap.clone(),
         }
     }
@@ -102,7 +114,7 @@ impl<T: SlabItem> Slab<T> {
     pub fn try_take(&self) -> Option<NonNull<T>> {
         let own = stripe();
         let item = self.pop(own).or_else(|| self.take_elsewhere(own))?;
-        self.live[own].0.fetch_add(1, Ordering::Relaxed);
+        self.stacks[own].taken.fetch_add(1, Ordering::Relaxed);
         Some(item)
     }
 
@@ -114,15 +126,14 @@ impl<T: SlabItem> Slab<T> {
     #[inline]
     pub unsafe fn give(&self, item: NonNull<T>) {
         let own = stripe();
-        self.live[own].0.fetch_sub(1, Ordering::Relaxed);
         // SAFETY: the slab's objects stay constructed and in place until the slab is dropped.
         let link = unsafe { item.as_ref() }.link();
-        let head = &self.heads[own].0;
+        let head = &self.stacks[own].head;
         let mut seen = head.load(Ordering::Relaxed);
         loop {
             link.next.store(seen as u32, Ordering::Relaxed);
             let new = (((seen >> 32) + 1) << 32) | u64::from(link.index + 1);
-            // Release: what the last owner wrote is seen by the next; pairs with the Acquire in `pop`.
+            // Release: what the last owner wrote is seen by the next; pairs with the Acquire in `pop`, and in `live`.
             match head.compare_exchange_weak(seen, new, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(now) => seen = now,
@@ -140,8 +151,14 @@ impl<T: SlabItem> Slab<T> {
 
     /// Objects handed out and not returned; of the past when other threads take and give.
     pub fn live(&self) -> u64 {
-        // A thread may give what another took, so single stripes wrap below zero; the sum does not.
-        self.live.iter().fold(0, |sum, n| sum.wrapping_add(n.0.load(Ordering::Relaxed)))
+        // Acquire; pairs with the Release in `give`: whoever gives has seen the take, so each object that is counted as given back here
+        // is counted as taken below, and the difference is never below zero.
+        let given = self
+            .stacks
+            .iter()
+            .fold(0_u32, |sum, stack| sum.wrapping_add((stack.head.load(Ordering::Acquire) >> 32) as u32));
+        let taken = self.stacks.iter().fold(0_u32, |sum, stack| sum.wrapping_add(stack.taken.load(Ordering::Relaxed)));
+        u64::from(taken.wrapping_sub(given))
     }
 
     /// Bytes of memory held for objects, free ones included.
@@ -155,6 +172,7 @@ impl<T: SlabItem> Slab<T> {
         core::iter::from_fn(|| self.try_take()).collect()
     }
 
+    #[inline]
     fn at(&self, index: u32) -> NonNull<T> {
         let (chunk, slot) = place(index);
         // Relaxed: whoever has an index has it from a head or from `capacity`, both read with Acquire after the
@@ -167,7 +185,7 @@ impl<T: SlabItem> Slab<T> {
 
     #[inline]
     fn pop(&self, stripe: usize) -> Option<NonNull<T>> {
-        let head = &self.heads[stripe].0;
+        let head = &self.stacks[stripe].head;
         // Acquire; pairs with the Release in `give`, here and in the exchange below.
         let mut seen = head.load(Ordering::Acquire);
         loop {
@@ -176,7 +194,7 @@ impl<T: SlabItem> Slab<T> {
             // SAFETY: objects are never destroyed before the slab; one that was popped meanwhile gives a `next`
             // that the tag discards.
             let next = unsafe { item.as_ref() }.link().next.load(Ordering::Relaxed);
-            let new = (((seen >> 32) + 1) << 32) | u64::from(next);
+            let new = (seen & PUSHES) | u64::from(next);
             match head.compare_exchange_weak(seen, new, Ordering::Acquire, Ordering::Acquire) {
                 Ok(_) => return Some(item),
                 Err(now) => seen = now,

@@ -363,6 +363,21 @@ impl<T: Region> RegionIndex<T> {
         self.root()?.locate(addr.checked_sub(1)?).and_then(lend)
     }
 
+    /// The region that ends at `start` and the one that begins at `end`: the neighbours of what lies between, if they
+    /// touch it. Reads no region. The caller holds `mmap_lock`.
+    #[inline]
+    pub fn neighbours(&self, start: u64, end: u64) -> (Option<&T>, Option<&T>) {
+        let Some(root) = self.root() else { return (None, None) };
+        let (below, above) = match root.locate(start) {
+            Some(at) if at.start() < start => (Some(at), at.next()),
+            Some(at) => (at.prev(), at.next()),
+            None => (None, root.first()),
+        };
+        let below = below.filter(|at| at.end() == start);
+        let above = above.filter(|at| at.start() == end);
+        (below.and_then(lend), above.and_then(lend))
+    }
+
     /// The first region that starts at or above `addr`. The caller holds `mmap_lock`.
     pub fn next_after(&self, addr: u64) -> Option<&T> {
         let root = self.root()?;

@@ -215,6 +215,11 @@ pub trait MmLocked<S: System> {
     fn prev_vma(&self, addr: VirtAddr) -> Option<&Vma<S>> {
         self.mm().regions.prev(addr.0)
     }
+    /// The VMA that ends at `start` and the one that begins at `end`: the neighbours, if they touch.
+    #[inline]
+    fn neighbours(&self, start: VirtAddr, end: VirtAddr) -> (Option<&Vma<S>>, Option<&Vma<S>>) {
+        self.mm().regions.neighbours(start.0, end.0)
+    }
     /// The first VMA that starts at or after `addr`.
     #[inline]
     fn next_vma(&self, addr: VirtAddr) -> Option<&Vma<S>> {

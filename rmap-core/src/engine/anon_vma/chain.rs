@@ -62,16 +62,20 @@ impl<S: System> Chain<S> {
         Self { len: 0, cap: NEAR as u32, body: Body { near: [MaybeUninit::uninit(); NEAR] } }
     }
 
-    /// An empty chain with room for `n` links.
-    pub(super) fn with_room(heap: &Heap, n: usize) -> Result<Self> {
-        let mut chain = Self::new();
-        if n > NEAR {
-            let cap = n.next_power_of_two();
+    /// Makes an empty chain one to the same anon_vmas as `source`, tied to nothing yet, with room for `more`. On failure it stays empty.
+    pub(super) fn copy_anchors(&mut self, heap: &Heap, source: &Self, more: usize) -> Result<()> {
+        debug_assert!(self.len == 0 && self.cap as usize == NEAR);
+        let room = source.links().len() + more;
+        if room > NEAR {
+            let cap = room.next_power_of_two();
             let layout = Layout::array::<Link<S>>(cap).map_err(|_| Error::NoMemory)?;
-            chain.body.far = heap.alloc(layout)?.cast();
-            chain.cap = cap as u32;
+            self.body.far = heap.alloc(layout)?.cast();
+            self.cap = cap as u32;
         }
-        Ok(chain)
+        for link in source.links() {
+            self.push(Link { anon_vma: link.anon_vma, place: Place::default() });
+        }
+        Ok(())
     }
 
     /// Gives the array back. Every chain ends here or is empty and near.
@@ -201,6 +205,12 @@ impl<S: System> VmaAnon<S> {
     pub(super) unsafe fn chain_mut(&self) -> &mut Chain<S> {
         // SAFETY: the caller's contract.
         self.chain.with_mut(|chain| unsafe { &mut *chain })
+    }
+
+    /// Says how many links the chain has. mmap_lock held exclusively, or the VMA not yet reachable.
+    #[inline]
+    pub(super) fn set_links(&self, n: usize) {
+        self.len.store(n as u32, Ordering::Relaxed);
     }
 
     /// Replaces the chain and returns the old one.

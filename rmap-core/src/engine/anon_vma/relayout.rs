@@ -59,7 +59,7 @@ impl<'a, S: AnonVmaSystem> Plan<'a, S> {
     fn step(&mut self, n: usize, vma: &'a Vma<S>, key: Option<NonNull<VmaKey<S>>>, source: &Vma<S>) -> Result<()> {
         let chain = match key {
             // SAFETY: the VMA lock is held exclusively (contract of `plan_relayout`).
-            Some(_) => same_anchors(self.arena, unsafe { source.engine().chain_mut() }, 0)?,
+            Some(_) => same_anchors(self.arena, unsafe { source.engine().chain_mut() })?,
             None => Chain::new(),
         };
         self.steps[n] = Some(Retie { vma, key, chain });

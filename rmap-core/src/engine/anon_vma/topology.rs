@@ -10,7 +10,7 @@ use super::{AnonVmaEngine, AnonVmaSystem};
 use crate::base::error::Result;
 use crate::base::mutant::mutant;
 use crate::base::types::VmFlags;
-use crate::ds::interval_tree::{NeedNodes, Place};
+use crate::ds::interval_tree::NeedNodes;
 use crate::engine::same_file;
 use crate::mm::address_space::MmLocked;
 use crate::mm::{Arena, Vma, VmaKey};
@@ -35,14 +35,14 @@ pub(super) unsafe fn tie_all<S: AnonVmaSystem>(
     chain: &mut Chain<S>,
     key: NonNull<VmaKey<S>>,
 ) -> Result<(), NeedNodes> {
-    for i in 0..chain.links().len() {
-        let node = chain.links()[i].node();
+    let links = chain.links_mut();
+    for i in 0..links.len() {
         // SAFETY: the caller's contract.
-        match unsafe { node.guarded_mut().tree.insert(&arena.nodes, key) } {
-            Ok(place) => chain.links_mut()[i].place = place,
+        match unsafe { links[i].node().guarded_mut().tree.insert(&arena.nodes, key) } {
+            Ok(place) => links[i].place = place,
             Err(NeedNodes) => {
                 // SAFETY: the first `i` were just tied.
-                unsafe { untie(arena, &chain.links()[..i], key) };
+                unsafe { untie(arena, &links[..i], key) };
                 return Err(NeedNodes);
             }
         }
@@ -61,12 +61,10 @@ pub(super) unsafe fn untie<S: AnonVmaSystem>(arena: &Arena<S>, links: &[Link<S>]
     }
 }
 
-/// A chain to the same anon_vmas as `source`, with room for one more, tied to nothing yet.
-pub(super) fn same_anchors<S: AnonVmaSystem>(arena: &Arena<S>, source: &Chain<S>, more: usize) -> Result<Chain<S>> {
-    let mut chain = Chain::with_room(&arena.heap, source.links().len() + more)?;
-    for link in source.links() {
-        chain.push(Link { anon_vma: link.anon_vma, place: Place::default() });
-    }
+/// A chain to the same anon_vmas as `source`, tied to nothing yet.
+pub(super) fn same_anchors<S: AnonVmaSystem>(arena: &Arena<S>, source: &Chain<S>) -> Result<Chain<S>> {
+    let mut chain = Chain::new();
+    chain.copy_anchors(&arena.heap, source, 0)?;
     Ok(chain)
 }
 
@@ -77,9 +75,9 @@ impl<S: AnonVmaSystem> AnonVmaEngine<S> {
         // SAFETY: the VMA lock is held (contract of `prepare`).
         let mm = unsafe { vma.mm().assume_read() };
         let singular = |near: &Vma<S>| near.engine().get().filter(|_| near.engine().links() <= 1).map(NonNull::from);
-        let next = mm.find(vma.end()).filter(|next| compatible(vma, next)).and_then(singular);
-        let found =
-            next.or_else(|| mm.prev_vma(vma.start()).filter(|prev| compatible(prev, vma)).and_then(singular))?;
+        let (prev, next) = mm.neighbours(vma.start(), vma.end());
+        let next = next.filter(|next| compatible(vma, next)).and_then(singular);
+        let found = next.or_else(|| prev.filter(|prev| compatible(prev, vma)).and_then(singular))?;
         // SAFETY: the neighbour is linked to it, and stays so while the VMA lock is held.
         Some(unsafe { found.as_ref() })
     }
@@ -146,20 +144,21 @@ impl<S: AnonVmaSystem> AnonVmaEngine<S> {
     pub(super) fn copy_vma(&self, copy: &Vma<S>, source: &Vma<S>) -> Result<()> {
         let Some(own) = source.engine().get() else { return Ok(()) };
         let arena = copy.mm().arena();
-        // SAFETY: the VMA lock is held exclusively.
-        let mut chain = same_anchors(arena, unsafe { source.engine().chain_mut() }, 0)?;
+        // The copy's chain is built in place: a chain that is moved has to wait until its narrow stores can be read by wide loads.
+        // SAFETY (both): the VMA lock is held exclusively, and the two are different VMAs.
+        let (chain, sources) = unsafe { (copy.engine().chain_mut(), source.engine().chain_mut()) };
+        chain.copy_anchors(&arena.heap, sources, 0)?;
         let mut room = 1;
         loop {
             let held = own.lock_root();
             // SAFETY: the lock is held; `copy` stays alive until it is untied.
-            match unsafe { tie_all(arena, &mut chain, copy.current_key()) } {
+            match unsafe { tie_all(arena, chain, copy.current_key()) } {
                 Ok(()) => {
                     // SAFETY: the lock is held exclusively.
                     unsafe { own.guarded_mut() }.num_active_vmas += 1;
                     drop(held);
                     copy.engine().set(Some(own));
-                    // SAFETY: the VMA lock is held exclusively; the old chain is empty and near.
-                    unsafe { copy.engine().replace_chain(chain) };
+                    copy.engine().set_links(chain.links().len());
                     return Ok(());
                 }
                 Err(NeedNodes) => {
@@ -176,8 +175,10 @@ impl<S: AnonVmaSystem> AnonVmaEngine<S> {
     pub(super) fn fork_vma(&self, child: &Vma<S>, parent: &Vma<S>) -> Result<()> {
         let Some(parents) = parent.engine().get() else { return Ok(()) };
         let arena = child.mm().arena();
-        // SAFETY: both VMA locks are held exclusively.
-        let mut chain = same_anchors(arena, unsafe { parent.engine().chain_mut() }, 1)?;
+        // In place, as in `copy_vma`.
+        // SAFETY (both): both VMA locks are held exclusively, and the two are different VMAs.
+        let (chain, sources) = unsafe { (child.engine().chain_mut(), parent.engine().chain_mut()) };
+        chain.copy_anchors(&arena.heap, sources, 1)?;
         let fresh = self.nodes.take().inspect_err(|_| chain.free(&arena.heap))?;
         // SAFETY: slots stay valid as long as the engine.
         let fresh = unsafe { fresh.as_ref() };
@@ -187,7 +188,7 @@ impl<S: AnonVmaSystem> AnonVmaEngine<S> {
         loop {
             let held = parents.lock_root();
             // SAFETY: the lock is held; `child` stays alive until it is untied.
-            if unsafe { tie_all(arena, &mut chain, key) }.is_ok() {
+            if unsafe { tie_all(arena, chain, key) }.is_ok() {
                 let reusable = chain.links().iter().map(|link| link.node()).find(|node| {
                     // SAFETY: the lock is held.
                     let guarded = unsafe { node.guarded() };
@@ -208,8 +209,7 @@ impl<S: AnonVmaSystem> AnonVmaEngine<S> {
                     child.engine().set(Some(fresh));
                 }
                 drop(held);
-                // SAFETY: the VMA lock is held exclusively; the old chain is empty and near.
-                unsafe { child.engine().replace_chain(chain) };
+                child.engine().set_links(chain.links().len());
                 if reusable.is_some() {
                     self.put_anon_vma(fresh);
                 }
@@ -231,8 +231,9 @@ impl<S: AnonVmaSystem> AnonVmaEngine<S> {
         let Some(own) = vma.engine().get() else { return };
         let arena = vma.mm().arena();
         // SAFETY: the VMA lock is held exclusively.
-        let mut chain = unsafe { vma.engine().replace_chain(Chain::new()) };
+        let chain = unsafe { vma.engine().chain_mut() };
         vma.engine().set(None);
+        vma.engine().set_links(0);
         let early = mutant("put_before_unlink") && chain.links().len() == 1;
         if early {
             self.put_anon_vma(own);
