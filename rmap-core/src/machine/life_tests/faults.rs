@@ -14,6 +14,7 @@ on_every_engine!(
     without_a_zero_page_a_read_makes_a_page,
     what_is_not_there_or_not_allowed_is_refused,
     bytes_cross_pages,
+    a_stack_grows_to_the_fault,
     t14_the_last_writer_owns_the_page,
     an_exclusive_page_is_written_in_place,
     a_page_that_somebody_looks_at_is_copied,
@@ -176,6 +177,24 @@ fn forked<S: SoftSystem>(w: &World<S>) -> (MmRef<S>, MmRef<S>) {
     w.poke(&parent, 0x100, 1);
     let child = w.machine.fork(&parent).unwrap();
     (parent, child)
+}
+
+fn a_stack_grows_to_the_fault<S: SoftSystem>() {
+    let w = World::<S>::new(16);
+    let mm = w.mm();
+    w.map(&mm, 0x400, 2, RW | VmFlags::GROWSDOWN);
+    w.map(&mm, 0x100, 1, RW);
+    w.poke(&mm, 0x400, 1);
+    w.poke(&mm, 0x3f0, 2);
+    assert_eq!((w.peek(&mm, 0x3f8), w.peek(&mm, 0x400)), (0, 1));
+    assert_eq!(mm.data().counters.snapshot().stack_vm, 18);
+    w.check();
+    // Not into the guard gap above what lies below.
+    assert_eq!(w.machine.fault(&mm, at(0x120), Access::Write), Err(Error::NoSpace));
+    assert_eq!(w.machine.fault(&mm, at(0x402), Access::Write), Err(Error::NotMapped));
+    w.check();
+    w.machine.exit(mm);
+    w.end();
 }
 
 type Missing = dyn Fn(u64, VirtAddr) -> crate::base::error::Result<()> + Send + Sync;
