@@ -133,6 +133,7 @@ impl Context {
 
 /// A context and the functions that its memory comes from: one block, so that the functions outlive the heap that calls
 /// them.
+#[repr(C)]
 struct Block {
     /// First: a context handle is a pointer to it.
     context: MaybeUninit<Context>,
