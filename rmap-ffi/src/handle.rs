@@ -2,8 +2,8 @@
 //!
 //! | handle | names | owned by | given back by |
 //! |---|---|---|---|
-//! | `rmap_ctx` | a [`Context`] | the program | `rmap_free` |
-//! | `rmap_mm`, `rmap_file` | a [`Slot`] with a reference to the object | the program | `rmap_mm_free`, `rmap_file_free` |
+//! | `rmap_ctx` | a `Context` | the program | `rmap_free` |
+//! | `rmap_mm`, `rmap_file` | a `Slot` with a reference to the object | the program | `rmap_mm_free`, `rmap_file_free` |
 //! | `rmap_vma` | a VMA | its address space | `rmap_vma_free`, or a merge |
 //! | `rmap_page` | a page descriptor | the context | `rmap_free` |
 //! | `rmap_anon_vma` | an `anon_vma` | whoever holds a reference | `rmap_anon_vma_put` |

@@ -11,7 +11,7 @@
 //! | [`page`] | page descriptors |
 //! | [`mm`] | address spaces and fork |
 //! | [`vma`] | regions |
-//! | [`file`] | files |
+//! | [`mod@file`] | files |
 //! | [`anon`] | anonymous pages mapped and unmapped |
 //! | [`lookup`] | from a page to its anchor |
 //! | [`walk`] | walks |

@@ -9,7 +9,7 @@
 //! | [`mm`] | address spaces |
 //! | [`layout`] | mapping, unmapping, and everything between |
 //! | [`access`] | reads, writes, faults, pins |
-//! | [`file`] | files and shared memory |
+//! | [`mod@file`] | files and shared memory |
 //! | [`page`] | frames: who maps them, and out they go |
 
 pub(crate) mod handle;

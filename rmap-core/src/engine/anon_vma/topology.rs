@@ -145,7 +145,7 @@ impl<S: AnonVmaSystem> AnonVmaEngine<S> {
         let Some(own) = source.engine().get() else { return Ok(()) };
         let arena = copy.mm().arena();
         // The copy's chain is built in place: a chain that is moved has to wait until its narrow stores can be read by wide loads.
-        // SAFETY (both): the VMA lock is held exclusively, and the two are different VMAs.
+        // SAFETY: the VMA lock is held exclusively, and the two are different VMAs.
         let (chain, sources) = unsafe { (copy.engine().chain_mut(), source.engine().chain_mut()) };
         chain.copy_anchors(&arena.heap, sources, 0)?;
         let mut room = 1;
@@ -176,7 +176,7 @@ impl<S: AnonVmaSystem> AnonVmaEngine<S> {
         let Some(parents) = parent.engine().get() else { return Ok(()) };
         let arena = child.mm().arena();
         // In place, as in `copy_vma`.
-        // SAFETY (both): both VMA locks are held exclusively, and the two are different VMAs.
+        // SAFETY: both VMA locks are held exclusively, and the two are different VMAs.
         let (chain, sources) = unsafe { (child.engine().chain_mut(), parent.engine().chain_mut()) };
         chain.copy_anchors(&arena.heap, sources, 1)?;
         let fresh = self.nodes.take().inspect_err(|_| chain.free(&arena.heap))?;
