@@ -8,7 +8,8 @@
  *
  * STATUS CODES. A function that answers RMAP_OK has done it and has written its outputs; else it has changed nothing
  * and written nothing. The codes that each function may return are in its documentation, the general ones at enum
- * rmap_status. Nothing here calls malloc, throws, or ends the process for want of memory.
+ * rmap_status. Nothing here calls malloc, throws, or ends the process for want of memory. If the shared library
+ * is loaded by dlopen, the C library may allocate its thread-locals, once in each thread that comes here.
  *
  * HANDLES. NULL and misaligned handles are refused. A descriptor of another context and a VMA of another address space
  * are refused by comparison (RMAP_ERR_FOREIGN), a lock that is needed and that nobody holds by a look at it
@@ -278,13 +279,118 @@
 #define RMAP_TTU_HWPOISON 8
 
 /**
+ * Contents of frames: each has RMAP_PAGE_SIZE bytes, taken from the allocator when it is first handed out.
+ */
+#define RMAP_CONTENTS_REAL 0
+
+/**
+ * Contents of frames: none. Reads give zero and writes vanish; everything else is as with contents.
+ */
+#define RMAP_CONTENTS_METADATA 1
+
+/**
+ * Where swapped pages go: to the file swap_path, or a temporary file.
+ */
+#define RMAP_SWAP_FILE 0
+
+/**
+ * Where swapped pages go: to memory of the allocator.
+ */
+#define RMAP_SWAP_MEMORY 1
+
+/**
+ * Where swapped pages go: nowhere, they have no contents. With RMAP_CONTENTS_METADATA only.
+ */
+#define RMAP_SWAP_NOWHERE 2
+
+/**
+ * An access: a load.
+ */
+#define RMAP_ACCESS_READ 0
+
+/**
+ * An access: a store.
+ */
+#define RMAP_ACCESS_WRITE 1
+
+/**
+ * An access: the fetch of an instruction.
+ */
+#define RMAP_ACCESS_EXEC 2
+
+/**
+ * Map flag: changes are seen by every mapper. Exactly one of SHARED and PRIVATE is set.
+ */
+#define RMAP_MAP_SHARED 1
+
+/**
+ * Map flag: changes are the address space's own.
+ */
+#define RMAP_MAP_PRIVATE 2
+
+/**
+ * Map flag: at this address, in place of what is there.
+ */
+#define RMAP_MAP_FIXED 4
+
+/**
+ * Map flag: at this address, if nothing is there.
+ */
+#define RMAP_MAP_FIXED_NOREPLACE 8
+
+/**
+ * Map flag: pages are faulted in at once.
+ */
+#define RMAP_MAP_POPULATE 16
+
+/**
+ * Map flag: a stack, which grows down when it is touched below. Private memory without a file only.
+ */
+#define RMAP_MAP_GROWSDOWN 32
+
+/**
+ * Map flag: as rmap_machine_mlock.
+ */
+#define RMAP_MAP_LOCKED 64
+
+/**
+ * Map flag: device-like, never merged, never locked.
+ */
+#define RMAP_MAP_SPECIAL 128
+
+/**
+ * Map flag: missing pages call the region's function `missing`.
+ */
+#define RMAP_MAP_UFFD_MISSING 256
+
+/**
+ * Map flag: the file is open for reading only: shared and writable is refused, now and later.
+ */
+#define RMAP_MAP_READ_ONLY_FILE 512
+
+/**
+ * Mremap flag: the range may move. Linux's number, as are all of these.
+ */
+#define RMAP_MREMAP_MAYMOVE 1
+
+/**
+ * Mremap flag: it moves to new_addr, in place of what is there. With MAYMOVE only.
+ */
+#define RMAP_MREMAP_FIXED 2
+
+/**
+ * Mremap flag: it moves, and leaves an empty range of the same kind. With MAYMOVE only.
+ */
+#define RMAP_MREMAP_DONTUNMAP 4
+
+/**
  * What a function answers. Values never change their meaning; programs treat unknown ones as errors.
  *
  * A function that returns anything but `RMAP_OK` has changed nothing and has written no output, except where its own
  * documentation says otherwise. Every function may return `RMAP_ERR_NULL`, `RMAP_ERR_INVAL` for a misaligned handle,
  * `RMAP_ERR_STALE` and `RMAP_ERR_INTERNAL`; these are not repeated.
  */
-typedef enum rmap_status {
+enum rmap_status {
     /**
      * Done.
      */
@@ -359,12 +465,12 @@ typedef enum rmap_status {
      * locks that it took are released.
      */
     RMAP_ERR_INTERNAL = 17,
-} rmap_status;
+};
 
 /**
  * How a walk ended.
  */
-typedef enum rmap_walk_end {
+enum rmap_walk_end {
     /**
      * Every candidate was visited.
      */
@@ -377,12 +483,12 @@ typedef enum rmap_walk_end {
      * The page is not mapped, or belongs to nobody: nobody was visited.
      */
     RMAP_WALK_UNMAPPED = 2,
-} rmap_walk_end;
+};
 
 /**
  * Kinds of page-table entries: `rmap_pte.kind`.
  */
-typedef enum rmap_pte_kind {
+enum rmap_pte_kind {
     /**
      * Nothing is mapped.
      */
@@ -411,22 +517,22 @@ typedef enum rmap_pte_kind {
      * There is no table that could hold an entry for the address.
      */
     RMAP_PTE_NO_TABLE = 6,
-} rmap_pte_kind;
+};
 
 /**
  * How the candidates of a page are found: `rmap_config.engine`.
  */
-typedef enum rmap_engine {
+enum rmap_engine {
     /**
      * An anon_vma per process and region, tied to VMAs by interval trees: Linux 2.6.34 to today.
      */
     RMAP_ENGINE_ANON_VMA = 1,
-} rmap_engine;
+};
 
 /**
  * What one page-table entry maps: `level` of the functions that count mappings.
  */
-typedef enum rmap_level {
+enum rmap_level {
     /**
      * One page.
      */
@@ -435,37 +541,52 @@ typedef enum rmap_level {
      * A whole compound page, by one entry at its head's address.
      */
     RMAP_LEVEL_ENTIRE = 1,
-} rmap_level;
+};
 
 /**
  * What anonymous pages point to (the kernel's `anon_vma`).
  */
-typedef struct rmap_anon_vma rmap_anon_vma;
+struct rmap_anon_vma;
 
 /**
  * A context: one set of page frames and the address spaces over them. Contexts share nothing.
  */
-typedef struct rmap_ctx rmap_ctx;
+struct rmap_ctx;
 
 /**
  * A file as memory management sees it (the kernel's `address_space`).
  */
-typedef struct rmap_file rmap_file;
+struct rmap_file;
+
+/**
+ * A machine: page frames, and a memory manager with its address spaces over them. Machines share nothing.
+ */
+struct rmap_machine;
+
+/**
+ * A file, or shared memory, of a machine.
+ */
+struct rmap_machine_file;
+
+/**
+ * An address space of a machine.
+ */
+struct rmap_machine_mm;
 
 /**
  * An address space (the kernel's `mm_struct`).
  */
-typedef struct rmap_mm rmap_mm;
+struct rmap_mm;
 
 /**
  * The descriptor of a page frame (the kernel's `struct page`).
  */
-typedef struct rmap_page rmap_page;
+struct rmap_page;
 
 /**
  * A region of an address space (the kernel's `vm_area_struct`).
  */
-typedef struct rmap_vma rmap_vma;
+struct rmap_vma;
 
 /**
  * Where a context gets its metadata from. Both functions are called from any thread, at once, and stay callable until
@@ -475,7 +596,7 @@ typedef struct rmap_vma rmap_vma;
  * page-table lock, an anon_vma root or an i_mmap_rwsem that librmap took (G8). They may not call back into librmap,
  * throw, or jump out.
  */
-typedef struct rmap_allocator {
+struct rmap_allocator {
     /**
      * Returns `size` bytes aligned to `align` (a power of two), or NULL.
      */
@@ -488,12 +609,12 @@ typedef struct rmap_allocator {
      * Passed to both.
      */
     void *arg;
-} rmap_allocator;
+};
 
 /**
  * How a context is made. Fill it with `rmap_config_init`, then change what should be different.
  */
-typedef struct rmap_config {
+struct rmap_config {
     /**
      * The size of this struct, as the program knows it. Later versions append members; a program that knows fewer gets
      * the defaults for the rest.
@@ -511,12 +632,12 @@ typedef struct rmap_config {
      * Both functions, or both NULL for librmap's own memory (mapped from the system, never malloc).
      */
     struct rmap_allocator allocator;
-} rmap_config;
+};
 
 /**
  * Figures of a context, each of its own moment while other threads work.
  */
-typedef struct rmap_stats {
+struct rmap_stats {
     /**
      * The size of this struct, as the program knows it: set it before the call.
      */
@@ -557,12 +678,12 @@ typedef struct rmap_stats {
      * Of these, bytes of anon_vmas and interval-tree nodes in use.
      */
     uint64_t engine_bytes;
-} rmap_stats;
+};
 
 /**
  * A page-table entry, decoded. How entries are encoded is the business of whoever owns the tables.
  */
-typedef struct rmap_pte {
+struct rmap_pte {
     /**
      * One of `enum rmap_pte_kind`.
      */
@@ -579,7 +700,7 @@ typedef struct rmap_pte {
      * The swap slot or marker, as the kind says; else 0.
      */
     uint64_t value;
-} rmap_pte;
+};
 
 /**
  * An embedder's page tables. `table` is what was given to `rmap_mm_new`.
@@ -589,7 +710,7 @@ typedef struct rmap_pte {
  * thread that does, throw, or jump out (G8). Set `size` to the size of the struct. Functions marked optional may be
  * NULL.
  */
-typedef struct rmap_pte_ops {
+struct rmap_pte_ops {
     /**
      * The size of this struct, as the program knows it.
      */
@@ -639,12 +760,12 @@ typedef struct rmap_pte_ops {
      * Optional. Takes the write bit of a present entry. Lock held. Without it: `load` and `set`.
      */
     void (*wrprotect)(void *table, uint64_t addr);
-} rmap_pte_ops;
+};
 
 /**
  * A VMA, looked at.
  */
-typedef struct rmap_vma_info {
+struct rmap_vma_info {
     /**
      * First byte.
      */
@@ -673,12 +794,12 @@ typedef struct rmap_vma_info {
      * The program's pointer.
      */
     void *private_data;
-} rmap_vma_info;
+};
 
 /**
  * A locked anon_vma. The program gives the memory; the members are librmap's.
  */
-typedef struct rmap_anon_vma_lock {
+struct rmap_anon_vma_lock {
     /**
      * What the page points to; NULL: nothing is locked.
      */
@@ -687,7 +808,7 @@ typedef struct rmap_anon_vma_lock {
      * The root whose lock is held.
      */
     struct rmap_anon_vma *root;
-} rmap_anon_vma_lock;
+};
 
 /**
  * How a walk goes. Set `size`; only `rmap_one` is needed, the rest may be 0.
@@ -696,7 +817,7 @@ typedef struct rmap_anon_vma_lock {
  * (G2). It may ask the getters of the VMA and the page, take page-table locks of its own tables, and count mappings;
  * it may not walk, prepare, change a layout, take an mmap_lock or a page lock (but by try), throw, or jump out.
  */
-typedef struct rmap_walk_control {
+struct rmap_walk_control {
     /**
      * The size of this struct, as the program knows it.
      */
@@ -731,12 +852,12 @@ typedef struct rmap_walk_control {
      * Passed to each.
      */
     void *arg;
-} rmap_walk_control;
+};
 
 /**
  * One entry that maps a page.
  */
-typedef struct rmap_mapping {
+struct rmap_mapping {
     /**
      * The address space.
      */
@@ -753,14 +874,14 @@ typedef struct rmap_mapping {
      * The entry.
      */
     struct rmap_pte pte;
-} rmap_mapping;
+};
 
 /**
  * What the program hears of an unmapping. Set `size`; functions may be NULL.
  *
  * Context of both: as for `rmap_one`, with the page-table lock of the entry held too.
  */
-typedef struct rmap_unmap_hooks {
+struct rmap_unmap_hooks {
     /**
      * The size of this struct, as the program knows it.
      */
@@ -782,12 +903,12 @@ typedef struct rmap_unmap_hooks {
      * Passed to both.
      */
     void *arg;
-} rmap_unmap_hooks;
+};
 
 /**
  * What rmap_page_referenced found.
  */
-typedef struct rmap_referenced {
+struct rmap_referenced {
     /**
      * Mappings whose young bit was set; it is cleared now.
      */
@@ -800,7 +921,323 @@ typedef struct rmap_referenced {
      * The flags of the VMAs with such mappings, and of one with RMAP_VM_LOCKED.
      */
     uint64_t vm_flags;
-} rmap_referenced;
+};
+
+/**
+ * How a machine is made. Fill it with `rmap_machine_config_init`, then change what should be different.
+ */
+struct rmap_machine_config {
+    /**
+     * The size of this struct, as the program knows it. Later versions append members; a program that knows fewer gets
+     * the defaults for the rest.
+     */
+    size_t size;
+    /**
+     * One of `enum rmap_engine`.
+     */
+    uint32_t engine;
+    /**
+     * Must be 0.
+     */
+    uint32_t flags;
+    /**
+     * Page frames; one of them is the zero page.
+     */
+    uint64_t frames;
+    /**
+     * The number of the first frame.
+     */
+    uint64_t first_pfn;
+    /**
+     * One of `RMAP_CONTENTS_*`.
+     */
+    uint32_t contents;
+    /**
+     * One of `RMAP_SWAP_*`, if there are slots.
+     */
+    uint32_t swap;
+    /**
+     * Slots for swapped pages, RMAP_PAGE_SIZE bytes each; 0: pages stay in memory.
+     */
+    uint64_t swap_slots;
+    /**
+     * The swap file, made if there is none, and overwritten; NULL: a temporary file. UTF-8.
+     */
+    const char *swap_path;
+    /**
+     * Pages that a fault on a file maps around the one it is for: a power of two, 1 for none.
+     */
+    uint64_t fault_around;
+    /**
+     * Lowest address of a mapping: a multiple of RMAP_PAGE_SIZE.
+     */
+    uint64_t min_addr;
+    /**
+     * First address that no mapping may reach: a multiple of RMAP_PAGE_SIZE, at most 2^47.
+     */
+    uint64_t task_size;
+    /**
+     * Asked before pages are charged to an address space: one for each entry that maps a page other than the zero page.
+     * false refuses them, and what needed them fails with RMAP_ERR_NOMEM. Called with mmap_lock held.
+     */
+    bool (*charge)(void *arg, uint64_t mm, uint64_t pages);
+    /**
+     * Told when charged pages go. Called with any lock held: it may not wait.
+     *
+     * Context of both, which come together or not at all: a function of the machine that is called there answers
+     * RMAP_ERR_LOCK. Neither may throw or jump out. `mm` is what rmap_machine_mm_id tells.
+     */
+    void (*uncharge)(void *arg, uint64_t mm, uint64_t pages);
+    /**
+     * Passed to both.
+     */
+    void *charge_arg;
+    /**
+     * Both functions, or both NULL for librmap's own memory (mapped from the system, never malloc).
+     */
+    struct rmap_allocator allocator;
+};
+
+/**
+ * Figures of a machine, each of its own moment while other threads work.
+ */
+struct rmap_machine_stats {
+    /**
+     * The size of this struct, as the program knows it: set it before the call.
+     */
+    size_t size;
+    /**
+     * Page frames.
+     */
+    uint64_t frames;
+    /**
+     * Page frames that are free.
+     */
+    uint64_t free_frames;
+    /**
+     * Address spaces.
+     */
+    uint64_t mms;
+    /**
+     * Regions of all address spaces.
+     */
+    uint64_t vmas;
+    /**
+     * Small pages mapped anonymously, each counted once (NR_ANON_MAPPED).
+     */
+    uint64_t anon_mapped;
+    /**
+     * Compound pages mapped by one entry, each counted once (NR_ANON_THPS).
+     */
+    uint64_t anon_large;
+    /**
+     * Small pages of files that are mapped (NR_FILE_MAPPED).
+     */
+    uint64_t file_mapped;
+    /**
+     * Swap slots.
+     */
+    uint64_t swap_slots;
+    /**
+     * Swap slots in use.
+     */
+    uint64_t swap_used;
+    /**
+     * What pages point to (anon_vmas).
+     */
+    uint64_t anchors;
+    /**
+     * Ties between these and regions (anon_vma_chains).
+     */
+    uint64_t links;
+    /**
+     * Bytes of the reverse map: anchors, links, trees, and the engine's part of regions.
+     */
+    uint64_t rmap_bytes;
+    /**
+     * Bytes taken from the allocator, contents of frames included.
+     */
+    uint64_t bytes;
+};
+
+/**
+ * Figures of an address space, in pages: what the kernel keeps in `mm_struct` and shows in /proc/PID/status.
+ */
+struct rmap_machine_counters {
+    /**
+     * The size of this struct, as the program knows it: set it before the call.
+     */
+    size_t size;
+    /**
+     * Pages of all regions.
+     */
+    uint64_t total_vm;
+    /**
+     * Pages of locked regions.
+     */
+    uint64_t locked_vm;
+    /**
+     * Pages pinned, each as often as it is.
+     */
+    uint64_t pinned_vm;
+    /**
+     * Pages of private writable regions that are no stacks.
+     */
+    uint64_t data_vm;
+    /**
+     * Pages of executable regions that are not writable.
+     */
+    uint64_t exec_vm;
+    /**
+     * Pages of stacks.
+     */
+    uint64_t stack_vm;
+    /**
+     * Pages of shared regions with a file.
+     */
+    uint64_t shared_vm;
+    /**
+     * The most that total_vm ever was.
+     */
+    uint64_t hiwater_vm;
+    /**
+     * The most pages that ever were present.
+     */
+    uint64_t hiwater_rss;
+    /**
+     * Anonymous pages present.
+     */
+    uint64_t rss_anon;
+    /**
+     * Pages of files present.
+     */
+    uint64_t rss_file;
+    /**
+     * Pages of shared memory present.
+     */
+    uint64_t rss_shmem;
+    /**
+     * Entries that stand for pages in swap.
+     */
+    uint64_t swap_ents;
+};
+
+/**
+ * A page of a file for `rmap_machine_file_new`: fills RMAP_PAGE_SIZE bytes at `page`, zero until then, with the contents of
+ * page pgoff. Answers as the functions of `rmap_machine_vma_ops` do.
+ *
+ * Context: the page lock and mmap_lock are held, the latter shared. A function of the machine that is called there answers
+ * RMAP_ERR_LOCK. It may not throw or jump out.
+ */
+typedef int32_t (*rmap_machine_read_page)(void *arg, uint64_t pgoff, void *page);
+
+/**
+ * What the program does for a region (the kernel's `vm_ops`, and userfaultfd's monitor). Set `size`; functions may be
+ * NULL. Functions that answer a status answer one of `enum rmap_status`; what is no error of the machine counts as
+ * RMAP_ERR_IO.
+ *
+ * Context of each but `missing`: mmap_lock is held, exclusively in `open` and `close`. A function of the machine that is
+ * called there answers RMAP_ERR_LOCK. None may throw or jump out.
+ */
+struct rmap_machine_vma_ops {
+    /**
+     * The size of this struct, as the program knows it.
+     */
+    size_t size;
+    /**
+     * The region came into being: mapped, split off, copied, or forked.
+     */
+    void (*open)(void *private_data, uint64_t start, uint64_t end, uint64_t pgoff);
+    /**
+     * The region is gone.
+     */
+    void (*close)(void *private_data, uint64_t start, uint64_t end, uint64_t pgoff);
+    /**
+     * Fills the page at pgoff of a region without a file: RMAP_PAGE_SIZE bytes at `page`, zero until then. RMAP_ERR_BUS:
+     * there is nothing. NULL: pages begin as zero.
+     */
+    int32_t (*fault)(void *private_data, uint64_t pgoff, void *page);
+    /**
+     * A page of a region with RMAP_MAP_UFFD_MISSING is missing at addr. No lock is held: the function may fill it with
+     * rmap_machine_uffd_copy. RMAP_OK: the access is tried again; else it fails with the status. NULL: it fails with
+     * RMAP_ERR_NOT_SUPPORTED.
+     */
+    int32_t (*missing)(void *private_data, struct rmap_machine_mm *mm, uint64_t addr, uint32_t access);
+};
+
+/**
+ * What is to be mapped. Fill it with 0, set `size`, then the rest.
+ */
+struct rmap_map_request {
+    /**
+     * The size of this struct, as the program knows it.
+     */
+    size_t size;
+    /**
+     * Where: with FIXED or FIXED_NOREPLACE exactly here, else a hint; 0 is none.
+     */
+    uint64_t addr;
+    /**
+     * Bytes, rounded up to pages.
+     */
+    uint64_t len;
+    /**
+     * RMAP_VM_READ, RMAP_VM_WRITE, RMAP_VM_EXEC.
+     */
+    uint64_t prot;
+    /**
+     * Bits of `RMAP_MAP_*`.
+     */
+    uint64_t flags;
+    /**
+     * The file; NULL: anonymous memory.
+     */
+    struct rmap_machine_file *file;
+    /**
+     * The page of the file where the range begins.
+     */
+    uint64_t pgoff;
+    /**
+     * What the program does for the region, copied; NULL: nothing.
+     */
+    const struct rmap_machine_vma_ops *ops;
+    /**
+     * Passed to each function of `ops`.
+     */
+    void *private_data;
+};
+
+/**
+ * A pinned page. The program gives the memory; the members are librmap's, to be read.
+ */
+struct rmap_machine_pinned {
+    /**
+     * Its frame.
+     */
+    uint64_t pfn;
+    /**
+     * The number of the address space that pinned it; 0: none, nothing is pinned.
+     */
+    uint64_t mm;
+    /**
+     * Whether it was pinned for writing.
+     */
+    bool write;
+};
+
+/**
+ * One entry that maps a frame.
+ */
+struct rmap_machine_mapping {
+    /**
+     * The number of the address space: rmap_machine_mm_id.
+     */
+    uint64_t mm;
+    /**
+     * The address.
+     */
+    uint64_t addr;
+};
 
 #ifdef __cplusplus
 extern "C" {
@@ -888,7 +1325,7 @@ enum rmap_status rmap_synchronize(struct rmap_ctx *ctx);
  * Ownership: the struct is the program's.
  * Context: any thread, any locks held.
  */
-enum rmap_status rmap_stats_get(const struct rmap_ctx *ctx, struct rmap_stats *stats);
+enum rmap_status rmap_stats(const struct rmap_ctx *ctx, struct rmap_stats *stats);
 
 /**
  * Adds a range of page frames, all free. Ranges may be sparse, are never taken away, and may be added while others are
@@ -1039,7 +1476,7 @@ enum rmap_status rmap_page_lock_nested(struct rmap_page *page);
  * Ownership: on success the lock is this thread's, until rmap_page_unlock.
  * Context: any thread, any locks held. Does not wait.
  */
-enum rmap_status rmap_page_try_lock(struct rmap_page *page);
+enum rmap_status rmap_page_trylock(struct rmap_page *page);
 
 /**
  * Releases the page lock.
@@ -1846,9 +2283,9 @@ enum rmap_status rmap_page_lock_anon_vma_read(struct rmap_ctx *ctx,
  * Ownership: as there.
  * Context: a reference to the page; not held by this thread already. Does not wait.
  */
-enum rmap_status rmap_page_try_lock_anon_vma_read(struct rmap_ctx *ctx,
-                                                  struct rmap_page *page,
-                                                  struct rmap_anon_vma_lock *lock);
+enum rmap_status rmap_page_trylock_anon_vma_read(struct rmap_ctx *ctx,
+                                                 struct rmap_page *page,
+                                                 struct rmap_anon_vma_lock *lock);
 
 /**
  * Unlocks the tree of an anon_vma.
@@ -1952,6 +2389,525 @@ enum rmap_status rmap_page_referenced(struct rmap_ctx *ctx, struct rmap_page *pa
  * page-table locks.
  */
 enum rmap_status rmap_page_mkclean(struct rmap_ctx *ctx, struct rmap_page *page, uint32_t *cleaned);
+
+/**
+ * Fills a configuration with the defaults: the engine anon_vma, 65,536 frames with contents, no swap, faults on files map 16
+ * pages, addresses from 64 KiB to 128 TiB, nothing charged, librmap's own memory.
+ *
+ * Parameters: config, to be filled; size, sizeof(struct rmap_machine_config) in the program.
+ * Returns: RMAP_OK; RMAP_ERR_INVAL when no version of the struct is so small.
+ * Ownership: the struct is the program's.
+ * Context: any. Takes no lock.
+ */
+enum rmap_status rmap_machine_config_init(struct rmap_machine_config *config,
+                                          size_t size);
+
+/**
+ * Makes a machine.
+ *
+ * Parameters: config, or NULL for the defaults; out, receives the machine.
+ * Returns: RMAP_OK; RMAP_ERR_NOMEM; RMAP_ERR_NOT_SUPPORTED for an unknown engine, flag, or kind of contents or swap;
+ * RMAP_ERR_INVAL for a size that is too small, an allocator of one function, one charge function without the other,
+ * addresses or frame numbers out of range, a fault_around that is no power of two, or RMAP_SWAP_NOWHERE with contents;
+ * RMAP_ERR_IO when the swap file cannot be had.
+ * Ownership: the machine is the program's, until rmap_machine_free. config is copied.
+ * Context: any thread, no locks held. Calls the allocator.
+ */
+enum rmap_status rmap_machine_new(const struct rmap_machine_config *config, struct rmap_machine **out);
+
+/**
+ * Frees a machine and all its memory.
+ *
+ * Parameters: machine, or NULL, which is nothing to do.
+ * Returns: RMAP_OK; RMAP_ERR_BUSY when an address space or a file is left; RMAP_ERR_LOCK when this thread holds a lock of
+ * librmap's.
+ * Ownership: on success the machine is gone in any build: a later use is undefined behaviour. A swap file of the
+ * program's stays.
+ * Context: no other thread uses the machine, no locks held. Calls the allocator.
+ */
+enum rmap_status rmap_machine_free(struct rmap_machine *machine);
+
+/**
+ * Tells the figures of a machine.
+ *
+ * Parameters: machine; stats, its size set, receives the figures.
+ * Returns: RMAP_OK; RMAP_ERR_NOMEM; RMAP_ERR_INVAL when no version of the struct is so small; RMAP_ERR_LOCK from a
+ * callback, or when this thread holds a lock of librmap's.
+ * Ownership: the struct is the program's.
+ * Context: any thread, no locks held. Takes each mmap_lock for reading. Calls the allocator.
+ */
+enum rmap_status rmap_machine_stats(const struct rmap_machine *machine, struct rmap_machine_stats *stats);
+
+/**
+ * Checks everything that is true of a machine at rest: what the reverse map finds against a scan of all page tables, counts
+ * of mappings and references, figures, swap slots.
+ *
+ * Parameters: machine; reason, room for size bytes, or NULL, receives what is wrong as an English sentence, cut to fit;
+ * size.
+ * Returns: RMAP_OK; RMAP_ERR_INTERNAL when something is wrong, which is a bug in librmap, or the program has broken a
+ * rule that is not checked: then alone the reason is written; RMAP_ERR_NOMEM; RMAP_ERR_LOCK from a callback, or when this
+ * thread holds a lock of librmap's.
+ * Ownership: nothing.
+ * Context: no other thread uses the machine, no locks held. Calls the allocator.
+ */
+enum rmap_status rmap_machine_check(struct rmap_machine *machine,
+                                    char *reason,
+                                    size_t size);
+
+/**
+ * Tells how many frames of a machine are free: as the figure of rmap_machine_stats, without its cost.
+ *
+ * Parameters: machine.
+ * Returns: the number; 0 when machine is NULL.
+ * Ownership: nothing.
+ * Context: any thread, any locks held, callbacks too. Takes no lock.
+ */
+uint64_t rmap_machine_free_frames(const struct rmap_machine *machine);
+
+/**
+ * Makes an empty address space.
+ *
+ * Parameters: machine; out, receives the address space.
+ * Returns: RMAP_OK; RMAP_ERR_NOMEM; RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's.
+ * Ownership: the address space is the program's, until rmap_machine_exit or rmap_machine_exec.
+ * Context: any thread, no locks held. Calls the allocator.
+ */
+enum rmap_status rmap_machine_mm_new(struct rmap_machine *machine, struct rmap_machine_mm **out);
+
+/**
+ * Makes a copy of an address space, which shares every private page with it until either writes the page. Regions with
+ * MADV_DONTFORK are left out, those with MADV_WIPEONFORK are empty in the copy; locked ones are not locked there. Pinned
+ * pages are copied at once.
+ *
+ * Parameters: mm; out, receives the copy.
+ * Returns: RMAP_OK; RMAP_ERR_NOMEM when memory or frames ran out, or the charge function refused; RMAP_ERR_LOCK from a
+ * callback, or when this thread holds a lock of librmap's.
+ * Ownership: the copy is the program's, until rmap_machine_exit or rmap_machine_exec.
+ * Context: any thread, no locks held. Takes mmap_lock for writing. Calls the allocator, the charge functions, and `open`
+ * of regions.
+ */
+enum rmap_status rmap_machine_fork(struct rmap_machine_mm *mm,
+                                   struct rmap_machine_mm **out);
+
+/**
+ * Puts an empty address space in the place of one: the program starts another.
+ *
+ * Parameters: mm; out, receives the new address space; it may point to mm.
+ * Returns: RMAP_OK; RMAP_ERR_NOMEM; RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's.
+ * Ownership: on success mm is gone, as by rmap_machine_exit, and the new one is the program's.
+ * Context: no other thread uses mm, no locks held. Takes mmap_lock for writing. Calls the allocator, `uncharge`, and
+ * `close` of regions.
+ */
+enum rmap_status rmap_machine_exec(struct rmap_machine_mm *mm, struct rmap_machine_mm **out);
+
+/**
+ * Ends an address space. Everything in it goes; pages that others map stay theirs.
+ *
+ * Parameters: mm, or NULL, which is nothing to do.
+ * Returns: RMAP_OK; RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's.
+ * Ownership: on success mm is gone.
+ * Context: no other thread uses mm, no locks held. Takes mmap_lock for writing. Calls the allocator's free, `uncharge`, and
+ * `close` of regions.
+ */
+enum rmap_status rmap_machine_exit(struct rmap_machine_mm *mm);
+
+/**
+ * Tells the number of an address space, which no other of its machine ever has: mappings and charges name it so.
+ *
+ * Parameters: mm.
+ * Returns: the number; 0 when mm is NULL, which is nobody's number.
+ * Ownership: nothing.
+ * Context: any thread, any locks held, callbacks too. Takes no lock.
+ */
+uint64_t rmap_machine_mm_id(const struct rmap_machine_mm *mm);
+
+/**
+ * Tells the figures of an address space, each of its own moment while other threads work.
+ *
+ * Parameters: mm; counters, its size set, receives the figures.
+ * Returns: RMAP_OK; RMAP_ERR_INVAL when no version of the struct is so small.
+ * Ownership: the struct is the program's.
+ * Context: any thread, any locks held, callbacks too. Takes no lock.
+ */
+enum rmap_status rmap_machine_counters(const struct rmap_machine_mm *mm, struct rmap_machine_counters *counters);
+
+/**
+ * Makes a file. Its pages are read when they are first touched, and stay in memory until rmap_machine_swap_out takes them or
+ * the file goes. Nothing is ever written back: a page that was written stays until the file goes.
+ *
+ * Parameters: machine; pages, its size; read_page, or NULL, then pages begin as zero; arg, passed to read_page; out,
+ * receives the file.
+ * Returns: RMAP_OK; RMAP_ERR_NOMEM; RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's.
+ * Ownership: the file is the program's, until rmap_machine_file_free; read_page stays callable until then.
+ * Context: any thread, no locks held. Calls the allocator.
+ */
+enum rmap_status rmap_machine_file_new(struct rmap_machine *machine,
+                                       uint64_t pages,
+                                       rmap_machine_read_page read_page,
+                                       void *arg,
+                                       struct rmap_machine_file **out);
+
+/**
+ * Makes shared memory: a file without a name, whose pages begin as zero.
+ *
+ * Parameters: machine; pages, its size; out, receives the file.
+ * Returns: RMAP_OK; RMAP_ERR_NOMEM; RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's.
+ * Ownership: the file is the program's, until rmap_machine_file_free.
+ * Context: any thread, no locks held. Calls the allocator.
+ */
+enum rmap_status rmap_machine_shmem_new(struct rmap_machine *machine, uint64_t pages, struct rmap_machine_file **out);
+
+/**
+ * Frees a file, and what it has in memory.
+ *
+ * Parameters: file, or NULL, which is nothing to do.
+ * Returns: RMAP_OK; RMAP_ERR_BUSY when a region maps it; RMAP_ERR_LOCK from a callback, or when this thread holds a lock
+ * of librmap's.
+ * Ownership: on success file is gone.
+ * Context: no other thread uses file, no locks held. Takes i_mmap_rwsem for reading. Calls the allocator's free.
+ */
+enum rmap_status rmap_machine_file_free(struct rmap_machine_file *file);
+
+/**
+ * Tells the size of a file, in pages.
+ *
+ * Parameters: file.
+ * Returns: the size; 0 when file is NULL.
+ * Ownership: nothing.
+ * Context: any thread, any locks held, callbacks too. Takes no lock.
+ */
+uint64_t rmap_machine_file_pages(const struct rmap_machine_file *file);
+
+/**
+ * Maps a range: mmap.
+ *
+ * Parameters: mm; request, what and where; addr, receives where it begins.
+ * Returns: RMAP_OK; RMAP_ERR_INVAL for a length of 0, an overflow, bad prot, contradicting flags, a fixed address within a
+ * page, or a size of the request or its ops that is too small; RMAP_ERR_NOT_SUPPORTED for an unknown flag;
+ * RMAP_ERR_NOSPACE when no gap is large enough, or the fixed range leaves the address space; RMAP_ERR_ACCESS when it
+ * begins too low, or the file may not be written; RMAP_ERR_EXISTS with FIXED_NOREPLACE, when something is there;
+ * RMAP_ERR_FOREIGN for a file of another machine; RMAP_ERR_NOMEM; RMAP_ERR_LOCK from a callback, or when this thread
+ * holds a lock of librmap's. FIXED with a file over regions leaves the range empty if other threads use up the memory
+ * that was set aside. Pages that cannot be faulted in at once are no error.
+ * Ownership: request is copied. The region keeps file in use.
+ * Context: any thread, no locks held. Takes mmap_lock for writing. Calls the allocator, the charge functions, and
+ * functions of regions.
+ */
+enum rmap_status rmap_machine_mmap(struct rmap_machine_mm *mm,
+                                   const struct rmap_map_request *request,
+                                   uint64_t *addr);
+
+/**
+ * Unmaps a range: munmap. Holes are no error.
+ *
+ * Parameters: mm; addr and len, the range; len is rounded up to pages.
+ * Returns: RMAP_OK; RMAP_ERR_INVAL when addr is within a page, or the range is empty or leaves the address space;
+ * RMAP_ERR_NOMEM when there is no memory to cut a region; RMAP_ERR_LOCK from a callback, or when this thread holds a lock
+ * of librmap's.
+ * Ownership: nothing.
+ * Context: any thread, no locks held. Takes mmap_lock for writing. Calls the allocator, `uncharge`, and functions of
+ * regions.
+ */
+enum rmap_status rmap_machine_munmap(struct rmap_machine_mm *mm,
+                                     uint64_t addr,
+                                     uint64_t len);
+
+/**
+ * Changes what a range permits: mprotect. It ends at the first region that refuses, and at a hole; what lies below is done
+ * then.
+ *
+ * Parameters: mm; addr and len, the range; prot, bits of RMAP_VM_READ, RMAP_VM_WRITE, RMAP_VM_EXEC.
+ * Returns: RMAP_OK; RMAP_ERR_INVAL when addr is within a page, the range overflows, or prot has other bits;
+ * RMAP_ERR_NOT_MAPPED at a hole; RMAP_ERR_ACCESS when a region may never permit it; RMAP_ERR_NOMEM when there is no memory
+ * to cut a region; RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's.
+ * Ownership: nothing.
+ * Context: as for rmap_machine_mmap.
+ */
+enum rmap_status rmap_machine_mprotect(struct rmap_machine_mm *mm,
+                                       uint64_t addr,
+                                       uint64_t len,
+                                       uint64_t prot);
+
+/**
+ * Makes a range smaller, larger, or moves it with its pages: mremap.
+ *
+ * Parameters: mm; old and old_len, the range; old_len 0 maps the pages of a shared region a second time; new_len; flags,
+ * bits of RMAP_MREMAP_*; new_addr, where to with FIXED, and with DONTUNMAP a hint, of which 0 is none; addr, receives where
+ * it is.
+ * Returns: RMAP_OK; RMAP_ERR_INVAL for addresses within a page, a new_len of 0, an overflow, contradicting flags, ranges
+ * that overlap, or a private range mapped a second time; RMAP_ERR_NOT_SUPPORTED for an unknown flag; RMAP_ERR_NOT_MAPPED
+ * when nothing is at old, its region ends within the range, or may not grow; RMAP_ERR_NOSPACE when it cannot grow in place
+ * and may not move, or no gap is large enough; RMAP_ERR_ACCESS when new_addr is too low; RMAP_ERR_NOMEM; RMAP_ERR_LOCK
+ * from a callback, or when this thread holds a lock of librmap's. With FIXED and equal lengths the range may span several
+ * regions, and an error leaves those moved that came first.
+ * Ownership: nothing.
+ * Context: as for rmap_machine_mmap.
+ */
+enum rmap_status rmap_machine_mremap(struct rmap_machine_mm *mm,
+                                     uint64_t old,
+                                     uint64_t old_len,
+                                     uint64_t new_len,
+                                     uint32_t flags,
+                                     uint64_t new_addr,
+                                     uint64_t *addr);
+
+/**
+ * Says where the heap begins, and that it is empty. What was mapped for an earlier one stays.
+ *
+ * Parameters: mm; addr, its first byte.
+ * Returns: RMAP_OK; RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's.
+ * Ownership: nothing.
+ * Context: any thread, no locks held. Takes mmap_lock for writing.
+ */
+enum rmap_status rmap_machine_set_brk_start(struct rmap_machine_mm *mm, uint64_t addr);
+
+/**
+ * Moves the end of the heap: brk.
+ *
+ * Parameters: mm; addr, the first byte after it; end, receives where it ends: as before, if addr lies below its start,
+ * something is in the way, or memory ran out.
+ * Returns: RMAP_OK; RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's.
+ * Ownership: nothing.
+ * Context: as for rmap_machine_mmap.
+ */
+enum rmap_status rmap_machine_brk(struct rmap_machine_mm *mm, uint64_t addr, uint64_t *end);
+
+/**
+ * Says what is to become of a range: madvise. A hole is passed over, and reported when the rest is done.
+ *
+ * Parameters: mm; addr and len, the range; advice, Linux's number: MADV_DONTNEED 4 and MADV_FREE 8 let pages go, DONTFORK
+ * 10, DOFORK 11, WIPEONFORK 18 and KEEPONFORK 19 say what a fork copies, POPULATE_READ 22 and POPULATE_WRITE 23 fault pages
+ * in, DONTNEED_LOCKED 24 is as DONTNEED, GUARD_INSTALL 102 and GUARD_REMOVE 103 make and end ranges where every access
+ * fails, MERGEABLE 12, UNMERGEABLE 13, HUGEPAGE 14, NOHUGEPAGE 15, DONTDUMP 16 and DODUMP 17 set a region's flag; NORMAL 0,
+ * RANDOM 1, SEQUENTIAL 2, WILLNEED 3, COLD 20 and PAGEOUT 21 do nothing.
+ * Returns: RMAP_OK; RMAP_ERR_INVAL when addr is within a page, the range overflows, or a region is not of the kind that the
+ * advice is for: what lies below it is done; RMAP_ERR_NOT_MAPPED when there is a hole; RMAP_ERR_NOT_SUPPORTED for an unknown
+ * advice; RMAP_ERR_NOMEM when there is no memory to cut a region; of the POPULATEs, as rmap_machine_fault; RMAP_ERR_LOCK from
+ * a callback, or when this thread holds a lock of librmap's.
+ * Ownership: nothing.
+ * Context: as for rmap_machine_mmap.
+ */
+enum rmap_status rmap_machine_madvise(struct rmap_machine_mm *mm,
+                                      uint64_t addr,
+                                      uint64_t len,
+                                      uint32_t advice);
+
+/**
+ * Keeps the pages of a range in memory: mlock, or mlock2 with MLOCK_ONFAULT.
+ *
+ * Parameters: mm; addr and len, the range, widened to pages; onfault, whether pages are faulted in only as they are needed,
+ * else at once.
+ * Returns: RMAP_OK; RMAP_ERR_NOT_MAPPED at a hole, and what lies below it is locked; RMAP_ERR_INVAL when the range
+ * overflows; RMAP_ERR_NOMEM when there is no memory to cut a region, or a page could not be had: then the range is locked
+ * nevertheless; RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's.
+ * Ownership: nothing.
+ * Context: as for rmap_machine_mmap.
+ */
+enum rmap_status rmap_machine_mlock(struct rmap_machine_mm *mm,
+                                    uint64_t addr,
+                                    uint64_t len,
+                                    bool onfault);
+
+/**
+ * Ends what rmap_machine_mlock began: munlock.
+ *
+ * Parameters: mm; addr and len, the range, widened to pages.
+ * Returns: RMAP_OK; RMAP_ERR_NOT_MAPPED at a hole, and what lies below it is done; RMAP_ERR_INVAL when the range overflows;
+ * RMAP_ERR_NOMEM when there is no memory to cut a region; RMAP_ERR_LOCK from a callback, or when this thread holds a lock of
+ * librmap's.
+ * Ownership: nothing.
+ * Context: as for rmap_machine_mmap.
+ */
+enum rmap_status rmap_machine_munlock(struct rmap_machine_mm *mm,
+                                      uint64_t addr,
+                                      uint64_t len);
+
+/**
+ * Keeps the pages of all regions in memory: mlockall. What cannot be locked for want of memory stays as it is.
+ *
+ * Parameters: mm; current, whether the regions there are; future, whether those to come; onfault, as for
+ * rmap_machine_mlock.
+ * Returns: RMAP_OK; RMAP_ERR_INVAL when neither is asked for; RMAP_ERR_LOCK from a callback, or when this thread holds a lock
+ * of librmap's.
+ * Ownership: nothing.
+ * Context: as for rmap_machine_mmap.
+ */
+enum rmap_status rmap_machine_mlockall(struct rmap_machine_mm *mm,
+                                       bool current,
+                                       bool future,
+                                       bool onfault);
+
+/**
+ * Ends what rmap_machine_mlock and rmap_machine_mlockall began, for the regions there are and those to come: munlockall.
+ *
+ * Parameters: mm.
+ * Returns: RMAP_OK; RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's.
+ * Ownership: nothing.
+ * Context: as for rmap_machine_mmap.
+ */
+enum rmap_status rmap_machine_munlockall(struct rmap_machine_mm *mm);
+
+/**
+ * Names the anonymous regions of a range: PR_SET_VMA_ANON_NAME. Regions of different names do not merge. Holes are as for
+ * rmap_machine_madvise.
+ *
+ * Parameters: mm; addr and len, the range; name, at most 79 bytes, printable and without any of \ ` $ [ ]; NULL takes the
+ * names away.
+ * Returns: RMAP_OK; RMAP_ERR_INVAL when addr is within a page, the range overflows, or the name is bad; RMAP_ERR_NOT_MAPPED
+ * when there is a hole; RMAP_ERR_NOT_SUPPORTED at a region of a file, and what lies below it is done; RMAP_ERR_NOMEM;
+ * RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's.
+ * Ownership: name is copied.
+ * Context: as for rmap_machine_mmap.
+ */
+enum rmap_status rmap_machine_set_name(struct rmap_machine_mm *mm,
+                                       uint64_t addr,
+                                       uint64_t len,
+                                       const char *name);
+
+/**
+ * Does what an access does that the page tables do not allow: a page fault.
+ *
+ * Parameters: mm; addr; access, one of RMAP_ACCESS_*.
+ * Returns: RMAP_OK: the access works, or is to be tried again, because another thread changed the entry meanwhile;
+ * RMAP_ERR_NOT_MAPPED when no region is there; RMAP_ERR_ACCESS when it does not permit the access; RMAP_ERR_BUS when nothing
+ * stands behind the address; RMAP_ERR_NOSPACE when a stack may not grow so far; RMAP_ERR_NOMEM when memory or frames ran
+ * out, or the charge function refused; RMAP_ERR_UNSTABLE when the address space is being torn down; RMAP_ERR_IO when swap
+ * could not be read; RMAP_ERR_INVAL for an unknown access; what the program's functions answer; RMAP_ERR_LOCK from a
+ * callback, or when this thread holds a lock of librmap's.
+ * Ownership: nothing.
+ * Context: any thread, no locks held; the function `missing` may call it. Takes mmap_lock for reading, for writing when a
+ * stack grows, and page locks. Calls the allocator, the charge functions, and functions of regions and files.
+ */
+enum rmap_status rmap_machine_fault(struct rmap_machine_mm *mm,
+                                    uint64_t addr,
+                                    uint32_t access);
+
+/**
+ * Reads memory of an address space as its program does, faulting as needed.
+ *
+ * Parameters: mm; addr; buf, receives len bytes; it may be NULL when len is 0; len.
+ * Returns: RMAP_OK; else as rmap_machine_fault, and what lies before the page that failed is in buf.
+ * Ownership: nothing.
+ * Context: as for rmap_machine_fault.
+ */
+enum rmap_status rmap_machine_read(struct rmap_machine_mm *mm, uint64_t addr, void *buf, size_t len);
+
+/**
+ * Writes memory of an address space as its program does, faulting as needed.
+ *
+ * Parameters: mm; addr; buf, len bytes; it may be NULL when len is 0; len.
+ * Returns: RMAP_OK; else as rmap_machine_fault, and what lies before the page that failed is written.
+ * Ownership: nothing.
+ * Context: as for rmap_machine_fault.
+ */
+enum rmap_status rmap_machine_write(struct rmap_machine_mm *mm, uint64_t addr, const void *buf, size_t len);
+
+/**
+ * Fills a missing page of a region with RMAP_MAP_UFFD_MISSING: UFFDIO_COPY.
+ *
+ * Parameters: mm; addr, on a page boundary; page, RMAP_PAGE_SIZE bytes.
+ * Returns: RMAP_OK; RMAP_ERR_EXISTS when something is there; RMAP_ERR_INVAL when addr is within a page, or the region is
+ * not of the kind; RMAP_ERR_NOT_SUPPORTED when it maps a file that is not shared memory; else as rmap_machine_fault.
+ * Ownership: the bytes are copied.
+ * Context: as for rmap_machine_fault.
+ */
+enum rmap_status rmap_machine_uffd_copy(struct rmap_machine_mm *mm,
+                                        uint64_t addr,
+                                        const void *page);
+
+/**
+ * Fills a missing page of a region with RMAP_MAP_UFFD_MISSING with zeros: UFFDIO_ZEROPAGE.
+ *
+ * Parameters: mm; addr, on a page boundary.
+ * Returns: RMAP_OK; else as rmap_machine_uffd_copy; RMAP_ERR_NOT_SUPPORTED for every region with a file.
+ * Ownership: nothing.
+ * Context: as for rmap_machine_fault.
+ */
+enum rmap_status rmap_machine_uffd_zeropage(struct rmap_machine_mm *mm, uint64_t addr);
+
+/**
+ * Pins the page at an address, faulting it in as needed: until it is unpinned it stays in its frame and is what the program
+ * sees there. A fork copies it at once.
+ *
+ * Parameters: mm; addr; write, whether its holder writes it; out, receives the pin.
+ * Returns: RMAP_OK; RMAP_ERR_NOT_SUPPORTED for an anonymous page that a shared region without a file has in common with
+ * relatives; else as rmap_machine_fault.
+ * Ownership: the pin is the program's, until rmap_machine_unpin.
+ * Context: as for rmap_machine_fault.
+ */
+enum rmap_status rmap_machine_pin(struct rmap_machine_mm *mm,
+                                  uint64_t addr,
+                                  bool write,
+                                  struct rmap_machine_pinned *out);
+
+/**
+ * Ends a pin. The address space may be gone.
+ *
+ * Parameters: machine; pinned, filled by rmap_machine_pin on this machine.
+ * Returns: RMAP_OK; RMAP_ERR_STALE when nothing is pinned; RMAP_ERR_FOREIGN for a frame of another machine; RMAP_ERR_LOCK
+ * from a callback, or when this thread holds a lock of librmap's.
+ * Ownership: on success the pin is gone, and its members say so; a copy of it is not to be used.
+ * Context: any thread, no locks held. May call the allocator's free.
+ */
+enum rmap_status rmap_machine_unpin(struct rmap_machine *machine,
+                                    struct rmap_machine_pinned *pinned);
+
+/**
+ * Tells which frame is mapped at an address.
+ *
+ * Parameters: mm; addr; pfn, receives the frame, the zero page's for memory that was only read.
+ * Returns: RMAP_OK; RMAP_ERR_NOT_MAPPED when none is: nothing was touched there, or the page is in swap.
+ * Ownership: nothing: the frame stays there only as long as nobody changes the address space, or swaps out.
+ * Context: any thread, any locks held, callbacks too. Takes no lock.
+ */
+enum rmap_status rmap_machine_pfn(const struct rmap_machine_mm *mm, uint64_t addr, uint64_t *pfn);
+
+/**
+ * Takes a page out of memory, if it may go: an anonymous one to swap, the clean one of a file for good. Who touches it
+ * faults it back. Pages that are pinned or locked, dirty ones of files, and those of shared memory stay.
+ *
+ * Parameters: machine; pfn, the frame; gone, receives whether it is free now, or as soon as nobody looks at it any more.
+ * Returns: RMAP_OK, also when the page stays; RMAP_ERR_FOREIGN when it is no frame of the machine; RMAP_ERR_NOSPACE when
+ * swap is full; RMAP_ERR_IO when it could not be written, RMAP_ERR_NOMEM when swap in memory could not be had: the page is
+ * where it was; RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's.
+ * Ownership: nothing.
+ * Context: any thread, no locks held. Takes the page lock, anon_vma or i_mmap locks for reading, and page-table locks. Calls
+ * the allocator, and `uncharge`.
+ */
+enum rmap_status rmap_machine_swap_out(struct rmap_machine *machine,
+                                       uint64_t pfn,
+                                       bool *gone);
+
+/**
+ * Lists the entries that map a frame, by a walk of the reverse map. The zero page has none.
+ *
+ * Parameters: machine; pfn, the frame; out, room for cap entries, or NULL when cap is 0; cap; n, receives how many there
+ * are, which may be more than cap. If they all fit they are in order of address space and address.
+ * Returns: RMAP_OK; RMAP_ERR_FOREIGN when it is no frame of the machine; RMAP_ERR_LOCK from a callback, or when this thread
+ * holds a lock of librmap's.
+ * Ownership: nothing.
+ * Context: any thread, no locks held. Takes the page lock, anon_vma or i_mmap locks for reading, and page-table locks.
+ */
+enum rmap_status rmap_machine_page_mappings(struct rmap_machine *machine,
+                                            uint64_t pfn,
+                                            struct rmap_machine_mapping *out,
+                                            size_t cap,
+                                            size_t *n);
+
+/**
+ * Lists the entries that map a frame, by reading all page tables: what rmap_machine_page_mappings must find.
+ *
+ * Parameters: as for rmap_machine_page_mappings.
+ * Returns: RMAP_OK; RMAP_ERR_FOREIGN when it is no frame of the machine; RMAP_ERR_NOMEM; RMAP_ERR_LOCK from a callback, or
+ * when this thread holds a lock of librmap's.
+ * Ownership: nothing.
+ * Context: no locks held; while other threads change page tables the answer is of no one moment. Calls the allocator.
+ */
+enum rmap_status rmap_machine_oracle_mappings(struct rmap_machine *machine,
+                                              uint64_t pfn,
+                                              struct rmap_machine_mapping *out,
+                                              size_t cap,
+                                              size_t *n);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -33,7 +33,7 @@ fuzz_target!(|data: &[u8]| {
         match op % 4 {
             0 | 1 => {
                 let item = Box::new(Item { first: a, last: a + b % 16, number });
-                pool.refill().expect("memory");
+                pool.refill(1).expect("memory");
                 // SAFETY: the box keeps the item in place until it is removed below.
                 let place = unsafe { tree.insert(&pool, NonNull::from(&*item)) };
                 model.push((item, place.ok().expect("the pool was refilled")));

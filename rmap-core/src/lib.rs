@@ -71,3 +71,8 @@ pub mod trace;
 
 #[cfg(test)]
 mod tests;
+
+/// The README's example in Rust, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;

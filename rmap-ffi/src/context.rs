@@ -388,7 +388,7 @@ pub unsafe extern "C" fn rmap_synchronize(ctx: *mut rmap_ctx) -> rmap_status {
 /// Ownership: the struct is the program's.
 /// Context: any thread, any locks held.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rmap_stats_get(ctx: *const rmap_ctx, stats: *mut rmap_stats) -> rmap_status {
+pub unsafe extern "C" fn rmap_stats(ctx: *const rmap_ctx, stats: *mut rmap_stats) -> rmap_status {
     boundary(|| {
         // SAFETY: a living context (Parameters).
         let context = unsafe { open_ctx(ctx) }?;

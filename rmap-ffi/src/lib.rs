@@ -16,6 +16,8 @@
 //! | [`lookup`] | from a page to its anchor |
 //! | [`walk`] | walks |
 //! | [`act`] | unmap, age, clean |
+//! | [`machine`] | a memory manager for programs that bring none |
+//! | `block`, `sized` | memory for handles; structs that grow |
 //!
 //! Each function has the same parts in the same order, which the header carries over: what it does, Parameters,
 //! Returns, Ownership, Context. What a function's parts demand is the contract of its `unsafe`: SAFETY comments name
@@ -28,7 +30,9 @@
 // Documentation is written for the header, where backticks are noise.
 #![allow(clippy::doc_markdown)]
 
+mod block;
 mod held;
+mod sized;
 
 // In the order of the header, which blank lines keep.
 pub mod status;
@@ -54,6 +58,8 @@ pub mod lookup;
 pub mod walk;
 
 pub mod act;
+
+pub mod machine;
 
 pub mod allocator;
 

@@ -176,7 +176,7 @@ pub unsafe extern "C" fn rmap_page_lock_anon_vma_read(
 /// Ownership: as there.
 /// Context: a reference to the page; not held by this thread already. Does not wait.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rmap_page_try_lock_anon_vma_read(
+pub unsafe extern "C" fn rmap_page_trylock_anon_vma_read(
     ctx: *mut rmap_ctx,
     page: *mut rmap_page,
     lock: *mut rmap_anon_vma_lock,

@@ -322,7 +322,7 @@ pub unsafe extern "C" fn rmap_page_lock_nested(page: *mut rmap_page) -> rmap_sta
 /// Ownership: on success the lock is this thread's, until rmap_page_unlock.
 /// Context: any thread, any locks held. Does not wait.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rmap_page_try_lock(page: *mut rmap_page) -> rmap_status {
+pub unsafe extern "C" fn rmap_page_trylock(page: *mut rmap_page) -> rmap_status {
     boundary(|| {
         // SAFETY: a descriptor of a living context (Parameters).
         unsafe { open_page(page) }?.try_lock().ok_or(RMAP_ERR_AGAIN)?.into_raw();

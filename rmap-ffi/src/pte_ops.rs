@@ -241,7 +241,7 @@ impl PageTable for Table {
         let mut cookie = core::ptr::null_mut();
         // SAFETY: the embedder's function, called as its contract says; `cookie` is valid for the call.
         let locked = unsafe { (self.ops.lock)(self.table, addr.0, nested, &raw mut cookie) };
-        locked.then_some(Locked { owner: self, cookie })
+        locked.then(|| Locked { owner: self, cookie })
     }
 
     fn flush(&self, start: VirtAddr, end: VirtAddr) {

@@ -1,6 +1,6 @@
 //! `include/rmap.h` is what the source says.
 //!
-//! Regenerate it with `RMAP_WRITE_HEADER=1 cargo test -p rmap-ffi --test header`.
+//! Written anew by `RMAP_WRITE_HEADER=1 cargo test -p rmap-ffi --test header`.
 
 use std::path::Path;
 

@@ -38,6 +38,7 @@ impl VirtAddr {
     }
     /// The start of the page that holds this address.
     #[inline]
+    #[must_use]
     pub const fn page_down(self) -> Self {
         Self(self.0 & !(PAGE_SIZE - 1))
     }

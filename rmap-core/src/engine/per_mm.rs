@@ -417,9 +417,9 @@ impl<S: PerMmSystem> PerMm<S> {
     }
 
     /// Everything that the engine knows of the address spaces of `vmas`, for comparison.
-    pub(crate) fn state(&self, vmas: &[&Vma<S>]) -> std::string::String {
+    pub(crate) fn state(&self, vmas: &[&Vma<S>]) -> alloc::string::String {
         use core::fmt::Write;
-        let mut out = std::format!("{} families\n", self.families.live());
+        let mut out = alloc::format!("{} families\n", self.families.live());
         for vma in vmas {
             let Some(family) = member(vma).family() else { continue };
             let held = family.lock.read();

@@ -29,6 +29,17 @@ impl PinnedPage {
     pub fn pfn(&self) -> Pfn {
         self.pfn
     }
+
+    /// Frame, number of the address space, and whether it is for writing: for who cannot keep a value of this type.
+    /// [`from_parts`](Self::from_parts) makes it again.
+    pub fn into_parts(self) -> (Pfn, u64, bool) {
+        (self.pfn, self.mm, self.write)
+    }
+
+    /// The pin that was taken apart into these; once.
+    pub fn from_parts(pfn: Pfn, mm: u64, write: bool) -> Self {
+        Self { pfn, mm, write }
+    }
 }
 
 /// The pieces of `[addr, addr + len)` that lie in one page each: address, and range in the buffer.
@@ -145,6 +156,7 @@ impl<S: SoftSystem> Machine<S> {
     }
 
     /// Ends a pin. What was written through it is what the program sees, and goes to swap with the page.
+    #[allow(clippy::needless_pass_by_value, reason = "a pin ends once")]
     pub fn unpin(&self, pinned: PinnedPage) {
         let PinnedPage { pfn, mm, write } = pinned;
         let owner = self.mms.lock().iter().find(|m| m.id() == mm).cloned();

@@ -61,10 +61,9 @@ impl<S: SoftSystem> Machine<S> {
 impl<S: SoftSystem> Drop for Machine<S> {
     /// Address spaces that have not exited end now, whoever has users in them: their handles find them empty.
     fn drop(&mut self) {
-        while let Some(mm) = {
-            let last = self.mms.lock().last().cloned();
-            last
-        } {
+        // The list's lock is let go before an address space ends.
+        let last = || self.mms.lock().last().cloned();
+        while let Some(mm) = last() {
             self.end(&mm);
         }
         self.rmap.arena().rcu.drain();

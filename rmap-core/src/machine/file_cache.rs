@@ -37,10 +37,9 @@ impl<S: SoftSystem> Machine<S> {
     /// Frees the pages of all files, which no VMA maps any more: the machine is going.
     pub(super) fn drop_files(&self) {
         self.sweep(|_| true);
-        while let Some(file) = {
-            let last = self.files.lock().pop();
-            last
-        } {
+        // The list's lock is let go before a file is dropped.
+        let last = || self.files.lock().pop();
+        while let Some(file) = last() {
             drop(file);
         }
     }

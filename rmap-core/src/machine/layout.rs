@@ -1,6 +1,6 @@
 //! What all changes of layout share: figures, cuts, joins, and a change of flags or names that cuts and joins as it goes.
 //!
-//! Everything here is called with mmap_lock held exclusively. A VMA with operations ([`VmaExt::ops`](super::system::VmaExt)) is cut like any other, and is never joined: its
+//! Everything here is called with `mmap_lock` held exclusively. A VMA with operations ([`VmaExt::ops`](super::system::VmaExt)) is cut like any other, and is never joined: its
 //! `close` would be called for a range that stays mapped.
 
 use super::Machine;
@@ -103,7 +103,7 @@ impl<S: SoftSystem> Machine<S> {
     }
 
     /// Makes sure that no VMA reaches across `addr`.
-    fn cut_at<'a>(&self, mm: &'a MmWrite<'_, S>, addr: VirtAddr) -> Result<Cut<'a, S>> {
+    pub(super) fn cut_at<'a>(&self, mm: &'a MmWrite<'_, S>, addr: VirtAddr) -> Result<Cut<'a, S>> {
         match mm.find(addr).filter(|vma| vma.start() < addr) {
             Some(low) => Ok(Some((low, self.split(mm, low, addr)?))),
             None => Ok(None),

@@ -40,7 +40,6 @@ bitflags! {
 }
 
 /// What mmap is asked for. Use [`new`](Self::new), and change what differs.
-#[derive(Clone)]
 pub struct MapRequest<S: SoftSystem> {
     /// Where; without FIXED a hint.
     pub addr: Option<VirtAddr>,
@@ -54,6 +53,12 @@ pub struct MapRequest<S: SoftSystem> {
     pub file: Option<(FileRef<S>, u64)>,
     /// The VMA's operations.
     pub ext: VmaExt,
+}
+
+impl<S: SoftSystem> Clone for MapRequest<S> {
+    fn clone(&self) -> Self {
+        Self { file: self.file.clone(), ..*self }
+    }
 }
 
 impl<S: SoftSystem> MapRequest<S> {
@@ -164,7 +169,7 @@ impl<S: SoftSystem> Machine<S> {
     /// Where the range goes (the kernel's `get_unmapped_area`).
     fn place(&self, mm: &MmWrite<'_, S>, request: &MapRequest<S>, len: u64) -> Result<VirtAddr> {
         if let Some(addr) = request.addr.filter(|_| request.flags.intersects(FIXED)) {
-            self.check_fixed(mm, addr, len)?;
+            check_fixed(mm, addr, len)?;
             let noreplace = request.flags.contains(MapFlags::FIXED_NOREPLACE);
             if noreplace && mm.vmas_in(addr, VirtAddr(addr.0 + len)).next().is_some() {
                 return Err(Error::Exists);
@@ -172,18 +177,6 @@ impl<S: SoftSystem> Machine<S> {
             return Ok(addr);
         }
         self.unmapped_area(mm, request.addr, len)
-    }
-
-    /// Whether a fixed range may be mapped.
-    pub(super) fn check_fixed(&self, mm: &Mm<S>, addr: VirtAddr, len: u64) -> Result<()> {
-        let state = mm.data();
-        if !addr.is_page_aligned() {
-            return Err(Error::Invalid);
-        }
-        if state.task_size.0.checked_sub(len).is_none_or(|highest| addr.0 > highest) {
-            return Err(Error::NoSpace);
-        }
-        if addr < state.min_addr { Err(Error::Access) } else { Ok(()) }
     }
 
     /// A free range of `len` bytes: at the hint if it is free, else the highest below `mmap_base`, else the lowest above a third of the address space; bottom-up, the
@@ -196,7 +189,7 @@ impl<S: SoftSystem> Machine<S> {
             let addr = hint.page_down().max(min);
             let end = VirtAddr(addr.0.saturating_add(len));
             let below = mm.prev_vma(VirtAddr(addr.0 + 1)).map_or(VirtAddr(0), Vma::end);
-            let above = mm.next_vma(addr).map_or(max, reserved_start);
+            let above = mm.next_vma(addr).map_or(max, Self::reserved_start);
             if addr.0 <= highest && below <= addr && end <= above {
                 return Ok(addr);
             }
@@ -205,19 +198,25 @@ impl<S: SoftSystem> Machine<S> {
         if state.bottom_up.load(Ordering::Relaxed) {
             return lowest(mm, base.max(min), max, len);
         }
-        let third = VirtAddr(max.0 / 3 & !(PAGE_SIZE - 1)).max(min);
+        let third = VirtAddr((max.0 / 3) & !(PAGE_SIZE - 1)).max(min);
         self.highest(mm, min, base.min(max), len).or_else(|_| lowest(mm, third, max, len))
     }
 
     fn highest(&self, mm: &MmWrite<'_, S>, low: VirtAddr, mut high: VirtAddr, len: u64) -> Result<VirtAddr> {
         loop {
             let at = mm.gap_below(low, high, len).ok_or(Error::NoSpace)?;
-            let above = mm.next_vma(at).map_or(self.task_size, reserved_start);
+            let above = mm.next_vma(at).map_or(self.task_size, Self::reserved_start);
             if at.0 + len <= above.0 {
                 return Ok(at);
             }
             high = above;
         }
+    }
+
+    /// Where a VMA begins, with the gap that a stack keeps below it.
+    pub(super) fn reserved_start(vma: &Vma<S>) -> VirtAddr {
+        let gap = if vma.has(VmFlags::GROWSDOWN) { STACK_GUARD_GAP } else { 0 };
+        VirtAddr(vma.start().0.saturating_sub(gap))
     }
 
     /// Puts a VMA into `bounds`, in place of whatever is there, and joins it with its neighbours. The figures follow.
@@ -285,18 +284,24 @@ impl<S: SoftSystem> Machine<S> {
     }
 }
 
-/// Where a VMA begins, with the gap that a stack keeps below it.
-fn reserved_start<S: SoftSystem>(vma: &Vma<S>) -> VirtAddr {
-    let gap = if vma.has(VmFlags::GROWSDOWN) { STACK_GUARD_GAP } else { 0 };
-    VirtAddr(vma.start().0.saturating_sub(gap))
-}
-
 fn lowest<S: SoftSystem>(mm: &MmWrite<'_, S>, mut low: VirtAddr, high: VirtAddr, len: u64) -> Result<VirtAddr> {
     loop {
         let at = mm.gap_above(low, high, len).ok_or(Error::NoSpace)?;
-        match mm.next_vma(at).filter(|next| at.0 + len > reserved_start(next).0) {
+        match mm.next_vma(at).filter(|next| at.0 + len > Machine::reserved_start(next).0) {
             Some(stack) => low = stack.end(),
             None => return Ok(at),
         }
     }
+}
+
+/// Whether a fixed range may be mapped.
+pub(super) fn check_fixed<S: SoftSystem>(mm: &Mm<S>, addr: VirtAddr, len: u64) -> Result<()> {
+    let state = mm.data();
+    if !addr.is_page_aligned() {
+        return Err(Error::Invalid);
+    }
+    if state.task_size.0.checked_sub(len).is_none_or(|highest| addr.0 > highest) {
+        return Err(Error::NoSpace);
+    }
+    if addr < state.min_addr { Err(Error::Access) } else { Ok(()) }
 }

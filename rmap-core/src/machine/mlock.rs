@@ -1,4 +1,4 @@
-//! mlock and its kin, and what they share with MAP_POPULATE.
+//! mlock and its kin, and what they share with `MAP_POPULATE`.
 
 use super::Machine;
 use super::layout::page_align;
@@ -110,7 +110,7 @@ impl<S: SoftSystem> Machine<S> {
         if old.intersects(VmFlags::NO_MERGE) {
             return Ok(());
         }
-        self.modify(mm, vma, (start, end), old - LOCKS | locks, mm.name_of(vma).cloned().as_ref())?;
+        self.modify(mm, vma, (start, end), (old - LOCKS) | locks, mm.name_of(vma).cloned().as_ref())?;
         let (was, is) = (old.contains(VmFlags::LOCKED), locks.contains(VmFlags::LOCKED));
         if was != is {
             self.mark_pages(mm, start, end, is);
@@ -137,7 +137,7 @@ impl<S: SoftSystem> Machine<S> {
         }
     }
 
-    /// Faults pages in, as mlock and MAP_POPULATE do: private writable memory is written, other memory read. Holes are passed over, and the rest of a VMA after a
+    /// Faults pages in, as mlock and `MAP_POPULATE` do: private writable memory is written, other memory read. Holes are passed over, and the rest of a VMA after a
     /// fault that fails: silently, as in the kernel.
     ///
     /// Context: no lock of this library held.

@@ -228,7 +228,7 @@ impl<S: SoftSystem> Machine<S> {
     fn forget(&self, mm: &Mm<S>) {
         let gone = {
             let mut mms = self.mms.lock();
-            mms.iter().position(|m| core::ptr::eq(&**m, mm)).map(|at| mms.swap_remove(at))
+            mms.iter().position(|m| core::ptr::eq::<Mm<S>>(&raw const **m, mm)).map(|at| mms.swap_remove(at))
         };
         drop(gone);
     }

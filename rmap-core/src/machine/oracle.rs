@@ -75,7 +75,14 @@ impl fmt::Display for Broken {
 
 impl core::error::Error for Broken {}
 
+/// The rule of a check that could not be made.
+const NO_MEMORY: &str = "the check itself ran out of memory";
+
 impl Broken {
+    /// Nothing is known to be wrong: there was no memory to check.
+    pub fn is_no_memory(&self) -> bool {
+        self.rule == NO_MEMORY
+    }
     fn new(rule: &'static str) -> Self {
         Self { rule, mm: 0, addr: VirtAddr(0), number: 0, counted: 0, claimed: 0 }
     }
@@ -123,7 +130,7 @@ struct Scan {
 }
 
 fn no_memory<E>(_: E) -> Broken {
-    Broken::new("the check itself ran out of memory")
+    Broken::new(NO_MEMORY)
 }
 
 impl<S: SoftSystem> Machine<S> {

@@ -41,7 +41,7 @@ impl<S: SoftSystem> Machine<S> {
             let Some(vma) = locked.find(at) else { break Err(Error::NotMapped) };
             let until = vma.end().min(end);
             let old = vma.flags();
-            let new = old - VmFlags::ACCESS | prot;
+            let new = (old - VmFlags::ACCESS) | prot;
             if !VmFlags::from_bits_retain(new.bits() >> MAY_SHIFT).contains(prot) {
                 break Err(Error::Access);
             }
@@ -55,7 +55,7 @@ impl<S: SoftSystem> Machine<S> {
             {
                 wrprotect_range(vma, at, until);
             }
-            if writable && old.contains(VmFlags::LOCKED) && !old.contains(VmFlags::WRITE) {
+            if writable && old & (VmFlags::LOCKED | VmFlags::LOCKONFAULT | VmFlags::WRITE) == VmFlags::LOCKED {
                 let from = cow.map_or(at, |(from, _)| from);
                 cow = Some((from, until));
             }
@@ -71,7 +71,7 @@ impl<S: SoftSystem> Machine<S> {
     }
 }
 
-/// Takes the write bit of every entry in the range. mmap_lock held exclusively.
+/// Takes the write bit of every entry in the range. `mmap_lock` held exclusively.
 fn wrprotect_range<S: SoftSystem>(vma: &Vma<S>, start: VirtAddr, end: VirtAddr) {
     let table = vma.mm().table();
     let mut any = false;

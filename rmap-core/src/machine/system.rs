@@ -63,7 +63,7 @@ pub struct MmState {
     pub start_brk: AtomicU64,
     /// First byte after the heap. As `mmap_base`.
     pub brk: AtomicU64,
-    /// Bytes that a stack may grow to by faults (RLIMIT_STACK). As `mmap_base`.
+    /// Bytes that a stack may grow to by faults (`RLIMIT_STACK`). As `mmap_base`.
     pub stack_limit: AtomicU64,
     /// Flags that every new VMA gets (mlockall with MCL_FUTURE). As `mmap_base`.
     pub def_flags: AtomicU64,
@@ -94,6 +94,7 @@ impl MmState {
     }
 
     /// The settings that fork hands on, with counters at zero.
+    #[must_use]
     pub fn forked(&self) -> Self {
         let copy = |a: &AtomicU64| AtomicU64::new(a.load(Ordering::Relaxed));
         let flag = |a: &AtomicBool| AtomicBool::new(a.load(Ordering::Relaxed));
@@ -210,6 +211,10 @@ pub struct FileExt {
 
 impl core::fmt::Debug for FileExt {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("FileExt").field("ops", &self.ops.is_some()).field("private", &self.private).finish()
+        f.debug_struct("FileExt")
+            .field("ops", &self.ops.is_some())
+            .field("private", &self.private)
+            .field("transient", &self.transient)
+            .finish()
     }
 }

@@ -17,7 +17,7 @@ impl<S: SoftSystem> Machine<S> {
     ///
     /// [`Error::Invalid`]: `addr` is not on a page boundary, or the range is empty or leaves the address space.
     pub fn munmap(&self, mm: &Mm<S>, addr: VirtAddr, len: u64) -> Result<()> {
-        let end = self.check_range(mm, addr, len)?;
+        let end = range_end(mm, addr, len)?;
         let done = self.unmap_region(&mm.write(), addr, end);
         self.settle();
         done
@@ -28,32 +28,31 @@ impl<S: SoftSystem> Machine<S> {
         self.rmap.arena().rcu.reclaim();
     }
 
-    /// The end of a range that a system call named: not empty, and within the address space.
-    pub(super) fn check_range(&self, mm: &Mm<S>, addr: VirtAddr, len: u64) -> Result<VirtAddr> {
-        let end = page_align(len).and_then(|len| addr.0.checked_add(len)).map(VirtAddr);
-        end.filter(|&end| addr.is_page_aligned() && end > addr && end <= mm.data().task_size).ok_or(Error::Invalid)
-    }
-
-    /// munmap under mmap_lock. VMAs that reach across an end are cut first, which alone can fail; then nothing has changed.
+    /// munmap under `mmap_lock`. VMAs that reach across an end are cut first, which alone can fail; then nothing has changed.
     pub(super) fn unmap_region(&self, mm: &MmWrite<'_, S>, start: VirtAddr, end: VirtAddr) -> Result<()> {
         self.cut_edges(mm, start, end)?;
         self.detach(mm, start, end);
         Ok(())
     }
 
-    /// Takes out the VMAs in the range, none of which reaches across an end.
+    /// Takes out the VMAs in the range, none of which reaches across an end, and their page tables.
     pub(super) fn detach(&self, mm: &MmWrite<'_, S>, start: VirtAddr, end: VirtAddr) {
+        self.detach_vmas(mm, start, end);
+        free_tables(mm, start, end);
+    }
+
+    /// As [`detach`](Self::detach), but the page tables stay.
+    pub(super) fn detach_vmas(&self, mm: &MmWrite<'_, S>, start: VirtAddr, end: VirtAddr) {
         for vma in mm.vmas_in(start, end) {
             self.zap_range(vma, vma.start(), vma.end());
         }
         while let Some(vma) = mm.find_vma(start).filter(|vma| vma.start() < end) {
             self.remove_vma(mm, vma);
         }
-        self.free_tables(mm, start, end);
     }
 
     /// Takes a VMA, in which nothing is mapped any more, out of everything, the figures included. Its page tables stay:
-    /// [`free_tables`](Self::free_tables).
+    /// [`free_tables`].
     pub(super) fn remove_vma<'a>(&self, mm: &'a MmWrite<'_, S>, vma: &'a Vma<S>) {
         let (ext, bounds) = (*mm.data_of(vma), vma.bounds());
         let dying = vma.file().filter(|file| file.data().transient).cloned();
@@ -68,18 +67,9 @@ impl<S: SoftSystem> Machine<S> {
         }
     }
 
-    /// Frees the page tables of `[start, end)`, where no VMA is any more, and those at its ends that no neighbour needs (the kernel's `free_pgtables`).
-    pub(super) fn free_tables(&self, mm: &MmWrite<'_, S>, start: VirtAddr, end: VirtAddr) {
-        let floor = mm.prev_vma(start).map_or(VirtAddr(0), Vma::end);
-        let ceiling = mm.next_vma(end).map_or(ADDRESS_END, Vma::start);
-        let start = VirtAddr(start.0 & !(LEAF_SPAN - 1)).max(floor);
-        let end = VirtAddr(end.0.next_multiple_of(LEAF_SPAN)).min(ceiling);
-        mm.table().free_tables(start, end);
-    }
-
     /// Empties `[start, end)` of a VMA: pages are unmapped and put, swap entries freed, markers forgotten. Figures and charges follow. One flush.
     ///
-    /// mmap_lock is held, shared suffices.
+    /// `mmap_lock` is held, shared suffices.
     pub(super) fn zap_range(&self, vma: &Vma<S>, start: VirtAddr, end: VirtAddr) {
         let mm = vma.mm();
         let table = mm.table();
@@ -130,4 +120,19 @@ impl<S: SoftSystem> Machine<S> {
             locked.split_large();
         }
     }
+}
+
+/// The end of a range that a system call named: not empty, and within the address space.
+fn range_end<S: SoftSystem>(mm: &Mm<S>, addr: VirtAddr, len: u64) -> Result<VirtAddr> {
+    let end = page_align(len).and_then(|len| addr.0.checked_add(len)).map(VirtAddr);
+    end.filter(|&end| addr.is_page_aligned() && end > addr && end <= mm.data().task_size).ok_or(Error::Invalid)
+}
+
+/// Frees the page tables of `[start, end)`, where no VMA is any more, and those at its ends that no neighbour needs (the kernel's `free_pgtables`).
+pub(super) fn free_tables<S: SoftSystem>(mm: &MmWrite<'_, S>, start: VirtAddr, end: VirtAddr) {
+    let floor = mm.prev_vma(start).map_or(VirtAddr(0), Vma::end);
+    let ceiling = mm.next_vma(end).map_or(ADDRESS_END, Vma::start);
+    let start = VirtAddr(start.0 & !(LEAF_SPAN - 1)).max(floor);
+    let end = VirtAddr(end.0.next_multiple_of(LEAF_SPAN)).min(ceiling);
+    mm.table().free_tables(start, end);
 }

@@ -102,11 +102,11 @@ impl<S: System> Mm<S> {
     }
     /// Takes mmap_lock exclusively.
     pub fn write(&self) -> MmWrite<'_, S> {
-        MmWrite { mm: self, _guard: Some(self.mmap_lock.write()) }
+        MmWrite { mm: self, guard: Some(self.mmap_lock.write()) }
     }
     /// The second mmap_lock of two: the child's, in fork.
     pub fn write_nested(&self) -> MmWrite<'_, S> {
-        MmWrite { mm: self, _guard: Some(self.mmap_lock.write_nested()) }
+        MmWrite { mm: self, guard: Some(self.mmap_lock.write_nested()) }
     }
     /// Stands for an mmap_lock that is held exclusively by other means.
     ///
@@ -114,7 +114,7 @@ impl<S: System> Mm<S> {
     /// This thread holds mmap_lock exclusively for as long as the result lives.
     pub unsafe fn assume_write(&self) -> MmWrite<'_, S> {
         debug_assert!(self.mmap_lock.is_write_locked());
-        MmWrite { mm: self, _guard: None }
+        MmWrite { mm: self, guard: None }
     }
     /// Stands for an mmap_lock that is held by other means.
     ///
@@ -178,7 +178,7 @@ pub struct MmRead<'a, S: System> {
 #[must_use = "mmap_lock is released at once when this is dropped"]
 pub struct MmWrite<'a, S: System> {
     mm: &'a Mm<S>,
-    _guard: Option<WriteGuard<'a, { rank::MMAP_LOCK }>>,
+    guard: Option<WriteGuard<'a, { rank::MMAP_LOCK }>>,
 }
 
 impl<S: System> Deref for MmRead<'_, S> {
@@ -278,7 +278,7 @@ impl<'a, S: System> MmWrite<'a, S> {
 
     /// Exclusive becomes shared without letting a writer in between.
     pub fn downgrade(self) -> MmRead<'a, S> {
-        MmRead { mm: self.mm, _guard: self._guard.map(WriteGuard::downgrade) }
+        MmRead { mm: self.mm, _guard: self.guard.map(WriteGuard::downgrade) }
     }
 
     /// Makes sure that `n` links will not fail for want of memory in the index of regions.

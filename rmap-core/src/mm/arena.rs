@@ -49,13 +49,13 @@ impl<S: System> Arena<S> {
 
     /// Takes all VMAs that can be had without an allocation; [`restore`](Self::restore) gives them back.
     #[cfg(test)]
-    pub(crate) fn exhaust(&self) -> std::vec::Vec<core::ptr::NonNull<Vma<S>>> {
+    pub(crate) fn exhaust(&self) -> alloc::vec::Vec<core::ptr::NonNull<Vma<S>>> {
         self.vmas.exhaust()
     }
 
     /// Gives back what `exhaust` took.
     #[cfg(test)]
-    pub(crate) fn restore(&self, vmas: std::vec::Vec<core::ptr::NonNull<Vma<S>>>) {
+    pub(crate) fn restore(&self, vmas: alloc::vec::Vec<core::ptr::NonNull<Vma<S>>>) {
         for vma in vmas {
             // SAFETY: taken by `exhaust`, from this slab, and given back once.
             unsafe { self.vmas.give(vma) };

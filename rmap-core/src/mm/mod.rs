@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`address_space`] | [`Mm`]: one address space, its regions in order of address |
 //! | [`vma`] | [`Vma`]: one region |
-//! | [`file`] | [`File`]: a file's page cache and the VMAs that map it (the kernel's `address_space` and `i_mmap`) |
+//! | [`mod@file`] | [`File`]: a file's page cache and the VMAs that map it (the kernel's `address_space` and `i_mmap`) |
 //! | [`arena`] | the memory and the grace periods that all of these share |
 
 pub mod address_space;

@@ -35,6 +35,7 @@ pub struct SwapEntry {
 
 /// Stands for a page that is being moved; whoever faults on it waits for the page lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(clippy::struct_excessive_bools, reason = "the bits of an entry, decoded")]
 pub struct MigrationEntry {
     /// The frame being moved.
     pub pfn: Pfn,

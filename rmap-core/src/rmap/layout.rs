@@ -1,6 +1,6 @@
 //! VMAs are made, split, merged, adjusted, copied, forked and freed: in the address space, its file and the engine, as one step for walks.
 //!
-//! Every change of bounds goes one way ([`Rmap::relayout`]): memory first, then `i_mmap_rwsem`, then the anon_vma root, then new ties before old ones go. So an error
+//! Every change of bounds goes one way (`Rmap::relayout`): memory first, then `i_mmap_rwsem`, then the anon_vma root, then new ties before old ones go. So an error
 //! leaves everything as it was (G4), and a walk that runs beside it visits each mapping once (G1).
 
 use super::Rmap;
@@ -118,10 +118,29 @@ impl<S: Kernel> Rmap<S> {
     /// A copy of `source` at other addresses of the same address space, for entries that are about to move there (mremap): the same pages' offsets, tied to the
     /// same anchors, visited after `source` if the intervals are equal; else [`Engine::lock_for_move`] keeps walks away while entries move (T4).
     pub fn vma_copy<'a>(&self, mm: &MmWrite<'a, S>, source: &Vma<S>, bounds: VmaBounds) -> Result<&'a Vma<S>> {
+        let copy = self.vma_copy_begin(mm, source, bounds)?;
+        self.vma_copy_end(mm, copy)
+    }
+
+    /// The first half of [`vma_copy`](Self::vma_copy): the copy has its ties, and is not in the address space yet, where something else may still be in its place.
+    /// It is to be given to [`vma_copy_end`](Self::vma_copy_end) or [`vma_copy_abort`](Self::vma_copy_abort) under the same hold of `mmap_lock`.
+    pub fn vma_copy_begin(&self, mm: &MmWrite<'_, S>, source: &Vma<S>, bounds: VmaBounds) -> Result<NewVma<S>> {
         mm.check_own(source)?;
         let new = NewVma::copy(mm.mm(), source, bounds)?;
         self.engine.copy(&new, source)?;
-        self.link_tied(mm, new)
+        Ok(new)
+    }
+
+    /// The second half: into the address space and the file. With room reserved in the index ([`MmWrite::reserve`]) and nodes in the pool it does not allocate.
+    pub fn vma_copy_end<'a>(&self, mm: &MmWrite<'a, S>, copy: NewVma<S>) -> Result<&'a Vma<S>> {
+        self.link_tied(mm, copy)
+    }
+
+    /// Takes the first half back.
+    #[allow(clippy::needless_pass_by_value, reason = "the copy ends here")]
+    pub fn vma_copy_abort(&self, copy: NewVma<S>) {
+        self.engine.unlink(&copy);
+        drop(copy);
     }
 
     /// The copy of `parent` in a forked address space: same bounds, flags (without those that fork drops) and file; tied to all of the parent's anchors and to one of
@@ -148,7 +167,7 @@ impl<S: Kernel> Rmap<S> {
     }
 
     /// One change of layout. Room in the index was reserved, and VMAs are this address space's.
-    fn relayout<'v>(&self, mm: &MmWrite<'_, S>, change: &Relayout<'v, S>) -> Result<()> {
+    fn relayout(&self, mm: &MmWrite<'_, S>, change: &Relayout<'_, S>) -> Result<()> {
         let mut plan = self.engine.plan_relayout(change)?;
         let mut ties = FileTies::new(change);
         let mut room = 1;

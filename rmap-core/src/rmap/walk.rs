@@ -13,7 +13,13 @@ use crate::page::pte::{LockedTable, PageTable, Pte};
 use core::ops::ControlFlow;
 
 /// The anchor's lock, as a walk holds it.
-type AnchorOf<'a, S> = <<S as crate::mm::System>::Engine as Engine<S>>::Anchor<'a>;
+pub type AnchorOf<'a, S> = <<S as crate::mm::System>::Engine as Engine<S>>::Anchor<'a>;
+
+/// Takes the anchor's lock of an anonymous page.
+pub type AnonLock<'c, S> = dyn for<'a> Fn(&'a Rmap<S>, &Page) -> Lookup<AnchorOf<'a, S>> + 'c;
+
+/// Whether to pass over a VMA.
+pub type InvalidVma<'c, S> = dyn Fn(&Vma<S>) -> bool + 'c;
 
 /// How a walk goes: the kernel's `rmap_walk_control`. Only `rmap_one` is needed.
 pub struct WalkControl<'c, S: Kernel> {
@@ -23,9 +29,9 @@ pub struct WalkControl<'c, S: Kernel> {
     /// Asked after each candidate: whether the walk has done what it was for.
     pub done: Option<&'c dyn Fn(&Page) -> bool>,
     /// Asked before each candidate: whether to pass over the VMA.
-    pub invalid_vma: Option<&'c dyn Fn(&Vma<S>) -> bool>,
+    pub invalid_vma: Option<&'c InvalidVma<'c, S>>,
     /// Takes the anchor's lock of an anonymous page instead of the engine's look-up.
-    pub anon_lock: Option<&'c dyn for<'a> Fn(&'a Rmap<S>, &Page) -> Lookup<AnchorOf<'a, S>>>,
+    pub anon_lock: Option<&'c AnonLock<'c, S>>,
     /// Does not wait for the anchor's lock.
     pub try_lock: bool,
     /// Called between candidates, under the anchor's lock: a point to give way. It may not wait for a walk or a change of layout.

@@ -551,7 +551,8 @@ impl<S: TestSystem> World<S> {
         let locked = page.lock();
         let mut slot = Slot::default();
         let anon = page.mapping().load().is_anon();
-        let number = if anon && page.has(PageFlags::SWAP_CACHE) { page.private() } else { self.next_slot };
+        let cached = anon && page.has(PageFlags::SWAP_CACHE);
+        let number = if cached { page.private() } else { self.next_slot };
         if anon && number == self.next_slot {
             self.next_slot += 1;
             page.set_private(number);

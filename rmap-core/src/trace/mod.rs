@@ -9,6 +9,7 @@
 //! | [`snapshot`] | the snapshot: lines to processes, VMAs, page-table entries, frames |
 //! | [`compare`] | two [`ProcessState`](compare::ProcessState) lists against each other, however each was made |
 //! | [`replay`] | events, done again in a memory manager |
+//! | [`on_machine`] | the machine as that memory manager |
 //! | [`measure`] | what walks over the replayed state cost, and whether they are right |
 //! | [`source`] | files, compressed or not: the only place here that needs an operating system |
 //!
@@ -72,6 +73,7 @@ pub mod compare;
 mod fields;
 pub mod measure;
 pub mod mmt;
+pub mod on_machine;
 pub mod replay;
 pub mod snapshot;
 #[cfg(feature = "std")]

@@ -1,6 +1,7 @@
 //! Replay: a trace's events, done again in a memory manager.
 //!
-//! The memory manager stands behind [`Target`], which has one method an event. [`Replay`] keeps what the trace
+//! The memory manager stands behind [`Target`], which has one method an event
+//! ([`OnMachine`](super::on_machine::OnMachine) is the machine). [`Replay`] keeps what the trace
 //! names by number (address spaces, objects, the pid table of the coming mark), counts, and hands each mark to an [`Observer`].
 //!
 //! **What may fail.** A trace holds calls that succeeded, so one that fails here ends the replay with the line's number. Exceptions, as they are no

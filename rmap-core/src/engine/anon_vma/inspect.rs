@@ -4,10 +4,10 @@ use super::AnonVmaSystem;
 use super::node::AnonVma;
 use crate::base::sync::{RwSem, rank};
 use crate::mm::{System, Vma};
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt::Write;
-use std::collections::BTreeMap;
-use std::string::String;
-use std::vec::Vec;
 
 impl<S: System> AnonVma<S> {
     /// The VMAs of its tree, in the order of walks.

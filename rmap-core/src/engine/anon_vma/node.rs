@@ -28,7 +28,7 @@ pub(super) struct Guarded<S: System> {
     pub(super) num_active_vmas: u32,
 }
 
-/// An anchor. See the [module](self).
+/// An anchor: see the text at the top of this file, and the engine's.
 #[repr(C, align(64))]
 pub struct AnonVma<S: System> {
     /// Used in a root only, for the whole tree. Never re-initialised.

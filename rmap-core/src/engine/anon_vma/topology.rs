@@ -10,7 +10,7 @@ use super::{AnonVmaEngine, AnonVmaSystem};
 use crate::base::error::Result;
 use crate::base::mutant::mutant;
 use crate::base::types::VmFlags;
-use crate::ds::interval_tree::NeedNodes;
+use crate::ds::interval_tree::{NeedNodes, Place};
 use crate::engine::same_file;
 use crate::mm::address_space::MmLocked;
 use crate::mm::{Arena, Vma, VmaKey};
@@ -65,7 +65,7 @@ pub(super) unsafe fn untie<S: AnonVmaSystem>(arena: &Arena<S>, links: &[Link<S>]
 pub(super) fn same_anchors<S: AnonVmaSystem>(arena: &Arena<S>, source: &Chain<S>, more: usize) -> Result<Chain<S>> {
     let mut chain = Chain::with_room(&arena.heap, source.links().len() + more)?;
     for link in source.links() {
-        chain.push(Link { anon_vma: link.anon_vma, place: Default::default() });
+        chain.push(Link { anon_vma: link.anon_vma, place: Place::default() });
     }
     Ok(chain)
 }
@@ -76,7 +76,9 @@ impl<S: AnonVmaSystem> AnonVmaEngine<S> {
     fn find_mergeable<'a>(&self, vma: &'a Vma<S>) -> Option<&'a AnonVma<S>> {
         // SAFETY: the VMA lock is held (contract of `prepare`).
         let mm = unsafe { vma.mm().assume_read() };
-        let singular = |near: &Vma<S>| near.engine().get().filter(|_| near.engine().links() <= 1).map(NonNull::from);
+        let singular = |near: &Vma<S>| {
+            near.engine().get().filter(|_| near.engine().links() <= 1 || mutant("share_forked")).map(NonNull::from)
+        };
         let next = mm.find(vma.end()).filter(|next| compatible(vma, next)).and_then(singular);
         let found =
             next.or_else(|| mm.prev_vma(vma.start()).filter(|prev| compatible(prev, vma)).and_then(singular))?;
@@ -191,7 +193,7 @@ impl<S: AnonVmaSystem> AnonVmaEngine<S> {
                 let reusable = chain.links().iter().map(|link| link.node()).find(|node| {
                     // SAFETY: the lock is held.
                     let guarded = unsafe { node.guarded() };
-                    guarded.num_children < 2 && guarded.num_active_vmas == 0
+                    guarded.num_children < 2 && (guarded.num_active_vmas == 0 || mutant("reuse_active"))
                 });
                 // SAFETY (all three): the lock is held exclusively, and the references do not overlap.
                 if let Some(node) = reusable {

@@ -41,7 +41,7 @@ impl<S: SoftSystem> Machine<S> {
             // The entry's own reference keeps the page while the table is locked.
             page.get();
             drop(table);
-            let outcome = self.wp_shared(f, page, Pte::present(pfn, flags));
+            let outcome = Ok(self.wp_shared(f, page, Pte::present(pfn, flags)));
             self.put_page(page);
             return outcome;
         }
@@ -67,19 +67,19 @@ impl<S: SoftSystem> Machine<S> {
     }
 
     /// A page of a shared mapping is about to be written: it is dirty from now on (the kernel's `page_mkwrite`). The caller has a reference.
-    fn wp_shared(&self, f: &Fault<'_, S>, page: &Page, seen: Pte) -> Result<Outcome> {
+    fn wp_shared(&self, f: &Fault<'_, S>, page: &Page, seen: Pte) -> Outcome {
         // Lock order: mmap_lock -> page lock -> PTE lock.
         let _locked = page.lock();
         if page.head().mapping().load() == Mapping::None {
-            return Ok(Outcome::Done);
+            return Outcome::Done;
         }
-        let Some(mut table) = f.mm.table().lock(f.addr, false) else { return Ok(Outcome::Done) };
-        let Pte::Present { pfn, flags } = table.get(f.addr) else { return Ok(Outcome::Done) };
+        let Some(mut table) = f.mm.table().lock(f.addr, false) else { return Outcome::Done };
+        let Pte::Present { pfn, flags } = table.get(f.addr) else { return Outcome::Done };
         if Some(pfn) == seen.pfn() {
             page.set(PageFlags::DIRTY);
             table.set(f.addr, Pte::present(pfn, flags | WRITTEN));
         }
-        Ok(Outcome::Done)
+        Outcome::Done
     }
 
     /// Whether nobody but the locked entry holds an anonymous page; then it becomes exclusive, and its anchor this VMA's.

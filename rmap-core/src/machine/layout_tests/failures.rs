@@ -3,10 +3,18 @@
 use super::rig::*;
 use crate::base::alloc::testing::Countdown;
 use crate::base::error::{Error, Result};
+use crate::base::types::VirtAddr;
+use crate::machine::advise::Advice;
 use crate::machine::map::{MapFlags, MapRequest};
+use crate::machine::remap::MremapFlags;
 
 /// Makes the first allocation of `operation` fail, then the second, and so on, until it succeeds without a failure. Each time on a machine that `prepare` made.
 fn each_allocation_fails(prepare: impl Fn(&Rig), operation: impl Fn(&Rig) -> Result<()>) {
+    assert!(each_allocation_fails_or_none(prepare, operation) > 0, "nothing was allocated");
+}
+
+/// As above, for operations that may do without. Returns how many failed.
+fn each_allocation_fails_or_none(prepare: impl Fn(&Rig), operation: impl Fn(&Rig) -> Result<()>) -> usize {
     let mut failures = 0;
     for n in 0.. {
         let countdown = Countdown::leaked();
@@ -26,7 +34,7 @@ fn each_allocation_fails(prepare: impl Fn(&Rig), operation: impl Fn(&Rig) -> Res
             break;
         }
     }
-    assert!(failures > 0, "nothing was allocated");
+    failures
 }
 
 /// Twelve touched pages in a VMA whose slab, index and pool have no room left over.
@@ -73,4 +81,73 @@ fn g4_munmap() {
 #[test]
 fn g4_mprotect() {
     each_allocation_fails(twelve, |rig| rig.m().mprotect(rig.mm(), at(BASE + 4), bytes(4), R));
+}
+
+/// ```text
+///   |aaaa====aaaa|          |----|     the middle moves, to a free place, over what is there, and growing
+/// ```
+#[test]
+fn g4_mremap() {
+    let with_target = |rig: &Rig| {
+        twelve(rig);
+        rig.map(BASE + 600, 8, R);
+    };
+    let fixed = MremapFlags::MAYMOVE | MremapFlags::FIXED;
+    for (old_pages, new_pages, flags, to) in [
+        (4, 4, fixed, Some(BASE + 1200)),
+        (4, 4, fixed, Some(BASE + 602)),
+        (4, 2, fixed, Some(BASE + 602)),
+        (4, 20, MremapFlags::MAYMOVE, None),
+        (4, 1, MremapFlags::empty(), None),
+        (8, 9, MremapFlags::empty(), None),
+        (4, 4, fixed | MremapFlags::DONTUNMAP, Some(BASE + 1200)),
+    ] {
+        each_allocation_fails_or_none(with_target, |rig| {
+            let (old, to) = (at(BASE + 4), to.map(at));
+            rig.m().mremap(rig.mm(), old, bytes(old_pages), bytes(new_pages), flags, to).map(|_| ())
+        });
+    }
+}
+
+#[test]
+fn g4_a_private_file_mapping_moves() {
+    let prepare = |rig: &Rig| {
+        twelve(rig);
+        let file = Some((rig.files[0].clone(), 3));
+        let flags = MapFlags::PRIVATE | MapFlags::FIXED;
+        let request = MapRequest { addr: Some(at(BASE + 20)), file, ..MapRequest::new(bytes(8), RW, flags) };
+        rig.m().mmap(rig.mm(), &request).unwrap();
+        (0..8).for_each(|n| assert!(rig.touch(BASE + 20 + n, n as u8)));
+    };
+    each_allocation_fails(prepare, |rig| {
+        let flags = MremapFlags::MAYMOVE | MremapFlags::FIXED;
+        rig.m().mremap(rig.mm(), at(BASE + 22), bytes(4), bytes(4), flags, Some(at(BASE + 2000))).map(|_| ())
+    });
+}
+
+#[test]
+fn g4_the_others() {
+    let (start, len) = (at(BASE + 4), bytes(4));
+    each_allocation_fails_or_none(twelve, |rig| rig.m().mlock(rig.mm(), start, len, true));
+    each_allocation_fails_or_none(twelve, |rig| rig.m().madvise(rig.mm(), start, len, Advice::DontFork));
+    each_allocation_fails_or_none(twelve, |rig| rig.m().madvise(rig.mm(), start, len, Advice::GuardInstall));
+    each_allocation_fails_or_none(twelve, |rig| rig.m().set_name(rig.mm(), start, len, Some(&b"name"[..])));
+    each_allocation_fails_or_none(twelve, |rig| {
+        rig.m().set_brk_start(rig.mm(), at(BASE + 200));
+        match rig.m().brk(rig.mm(), at(BASE + 210)) {
+            end if end == at(BASE + 210) => Ok(()),
+            end => {
+                assert_eq!(end, at(BASE + 200));
+                Err(Error::NoMemory)
+            }
+        }
+    });
+    let stack = |rig: &Rig| {
+        twelve(rig);
+        let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::GROWSDOWN;
+        let request = MapRequest { addr: Some(at(2900)), ..MapRequest::new(bytes(2), RW, flags) };
+        rig.m().mmap(rig.mm(), &request).unwrap();
+        assert!(rig.touch(2900, 1));
+    };
+    each_allocation_fails_or_none(stack, |rig| rig.m().expand_stack(&rig.mm().write(), VirtAddr(at(2890).0 + 5)));
 }

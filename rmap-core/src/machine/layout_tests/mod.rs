@@ -2,4 +2,7 @@
 
 mod cases;
 mod failures;
+mod model;
+mod moves;
+mod others;
 mod rig;

@@ -68,6 +68,10 @@ impl Rig {
         self.mm.as_ref().unwrap()
     }
 
+    pub(super) fn mm_ref(&self) -> &MmRef<Soft> {
+        self.mm.as_ref().unwrap()
+    }
+
     /// Maps private anonymous memory at a fixed place of the picture.
     pub(super) fn map(&self, page: u64, pages: u64, prot: VmFlags) -> VirtAddr {
         let flags = MapFlags::PRIVATE | MapFlags::FIXED;
@@ -81,7 +85,7 @@ impl Rig {
         held.vmas().map(|vma| (vma.start().vpn(), vma.pages(), vma.flags() & VmFlags::ACCESS)).collect()
     }
 
-    /// anon_vmas in use.
+    /// `anon_vmas` in use.
     pub(super) fn anchors(&self) -> u64 {
         self.m().rmap().engine().footprint().anchors
     }

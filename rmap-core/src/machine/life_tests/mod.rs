@@ -1,8 +1,13 @@
 //! Tests of faults, accesses, forks, exits and swapping: each on every engine.
 
+mod failing;
 mod faults;
 mod files;
 mod forks;
+mod looks;
+mod model;
+mod stress;
+mod swapping;
 
 use super::account::{Change, account_vma};
 use super::oracle::Report;

@@ -3,6 +3,7 @@
 mod bundled;
 mod compare;
 mod lines;
+mod machine;
 mod measure;
 mod model;
 mod replay;

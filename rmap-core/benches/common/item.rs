@@ -1,0 +1,87 @@
+//! VMAs as an interval tree sees them.
+
+use rmap_core::base::alloc::Heap;
+use rmap_core::ds::interval_tree::{Indexed, IntervalTree, NeedNodes, NodePool, Place};
+use std::ops::ControlFlow;
+use std::ptr::NonNull;
+
+/// As large as a VMA, with the interval and what a walk reads of it in its first line.
+#[repr(C, align(64))]
+struct Item {
+    first: u64,
+    last: u64,
+    start: u64,
+    place: Place,
+    _rest: [u64; 28],
+}
+
+impl Indexed for Item {
+    #[inline]
+    fn first(&self) -> u64 {
+        self.first
+    }
+    #[inline]
+    fn last(&self) -> u64 {
+        self.last
+    }
+}
+
+/// A tree, and items that may be in it.
+pub(crate) struct Items {
+    all: Vec<NonNull<Item>>,
+    tree: IntervalTree<Item>,
+    pool: NodePool,
+}
+
+impl Items {
+    /// An empty tree, and items of these intervals.
+    pub(crate) fn new(intervals: impl Iterator<Item = (u64, u64)>) -> Self {
+        let heap = Heap::global().expect("memory");
+        let item = |(first, last)| Item { first, last, start: first << 12, place: Place::default(), _rest: [0; 28] };
+        let items: Vec<Item> = intervals.map(item).collect();
+        Self {
+            all: items.leak().iter_mut().map(NonNull::from).collect(),
+            tree: IntervalTree::new(),
+            pool: NodePool::new(&heap),
+        }
+    }
+
+    /// Inserts items; none of them is in the tree.
+    pub(crate) fn insert(&mut self, order: &[usize]) {
+        for i in order {
+            let item = self.all[*i];
+            loop {
+                // SAFETY: (1) items are leaked; (2) their intervals never change; (3) this one is not in the tree, which has one pool.
+                match unsafe { self.tree.insert(&self.pool, item) } {
+                    Ok(place) => {
+                        // SAFETY: the place is no part of the interval, and nobody else looks at the item.
+                        unsafe { (&raw mut (*item.as_ptr()).place).write(place) };
+                        break;
+                    }
+                    Err(NeedNodes) => self.pool.refill(1).expect("memory"),
+                }
+            }
+        }
+    }
+
+    /// Removes items; all of them are in the tree.
+    pub(crate) fn remove(&mut self, order: &[usize]) {
+        for i in order {
+            let item = self.all[*i];
+            // SAFETY: in the tree, at the place that the insertion returned.
+            unsafe { self.tree.remove(&self.pool, item, item.as_ref().place) };
+        }
+    }
+
+    /// Visits what meets `first ..= last` and reads where it lies, as a walk does: how many there are.
+    pub(crate) fn count(&self, first: u64, last: u64) -> u64 {
+        let (mut visited, mut sum) = (0, 0_u64);
+        let _ = self.tree.for_each(first, last, |item| {
+            visited += 1;
+            sum = sum.wrapping_add(item.start);
+            ControlFlow::Continue(())
+        });
+        std::hint::black_box(sum);
+        visited
+    }
+}

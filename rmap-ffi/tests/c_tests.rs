@@ -1,0 +1,136 @@
+//! The C programs beside this file, compiled as C and C++ against the header and the libraries just built, and run.
+//!
+//! Each is compiled as C99 and C17, C++11 and C++20 without a warning, and run linked to the static library; as C99 also
+//! linked to the shared one, and under valgrind. `RMAP_VALGRIND=0` leaves valgrind out, `RMAP_VALGRIND=1` makes it an
+//! error not to have it; else its absence is said. `CC` and `CXX` name other compilers.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const STRICT: [&str; 6] = ["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-g", "-O1"];
+/// What the static library needs of the system.
+const SYSTEM: [&str; 5] = ["-lgcc_s", "-lpthread", "-lm", "-ldl", "-lc"];
+
+#[derive(Clone, Copy)]
+enum Link {
+    Static,
+    Shared,
+}
+
+fn here() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Where cargo has put this test, and the libraries with it.
+fn libraries() -> PathBuf {
+    let exe = std::env::current_exe().expect("a test knows where it is");
+    let deps = exe.parent().expect("a file lies in a directory").to_path_buf();
+    assert!(deps.join("librmap.a").exists() && deps.join("librmap.so").exists(), "no libraries in {}", deps.display());
+    deps
+}
+
+/// The compiler for a standard, told to read sources in it.
+fn compiler(standard: &str) -> Command {
+    let cxx = standard.starts_with("c++");
+    let named = std::env::var(if cxx { "CXX" } else { "CC" });
+    let mut command = Command::new(named.unwrap_or_else(|_| String::from(if cxx { "c++" } else { "cc" })));
+    command.arg(format!("-std={standard}")).args(STRICT).args(["-x", if cxx { "c++" } else { "c" }]);
+    command.arg("-I").arg(here().join("../include")).arg("-I").arg(here().join("tests"));
+    command.arg("-D_POSIX_C_SOURCE=200809L");
+    command
+}
+
+/// Runs a command, and shows what it said if it fails.
+fn run(mut command: Command) -> String {
+    let shown = format!("{command:?}");
+    let output = command.output().unwrap_or_else(|error| panic!("{shown}: {error}"));
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{shown}: {}\n{said}", output.status);
+    said
+}
+
+fn compile(program: &str, standard: &str, link: Link) -> PathBuf {
+    let kind = match link {
+        Link::Static => "static",
+        Link::Shared => "shared",
+    };
+    let to = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{program}-{standard}-{kind}"));
+    let libraries = libraries();
+    let mut command = compiler(standard);
+    command.arg(here().join(format!("tests/{program}.c"))).args(["-x", "none", "-o"]).arg(&to);
+    match link {
+        Link::Static => command.arg(libraries.join("librmap.a")).args(SYSTEM),
+        Link::Shared => {
+            let rpath = format!("-Wl,-rpath,{}", libraries.display());
+            command.arg("-L").arg(&libraries).args(["-lrmap", &rpath, "-lpthread"])
+        }
+    };
+    run(command);
+    to
+}
+
+/// Whether to use valgrind.
+fn valgrind() -> bool {
+    let wish = std::env::var("RMAP_VALGRIND").unwrap_or_default();
+    let there = Command::new("valgrind").arg("--version").output().is_ok_and(|output| output.status.success());
+    assert!(there || wish != "1", "RMAP_VALGRIND=1, and valgrind is not installed");
+    if !there {
+        eprintln!("SKIPPED: valgrind is not installed");
+    }
+    there && wish != "0"
+}
+
+fn everywhere(program: &str) {
+    for standard in ["c99", "c17", "c++11", "c++20"] {
+        run(Command::new(compile(program, standard, Link::Static)));
+    }
+    run(Command::new(compile(program, "c99", Link::Shared)));
+    under_valgrind(program);
+}
+
+fn under_valgrind(program: &str) {
+    if valgrind() {
+        let mut command = Command::new("valgrind");
+        command.args(["-q", "--error-exitcode=99", "--leak-check=full", "--fair-sched=yes"]);
+        command.arg(compile(program, "c99", Link::Static)).env("RMAP_TEST_ROUNDS", "3000");
+        run(command);
+    }
+}
+
+#[test]
+fn the_header_is_clean_in_every_standard() {
+    for standard in ["c99", "c11", "c17", "c++11", "c++17", "c++20"] {
+        let mut command = compiler(standard);
+        command.arg("-fsyntax-only").arg(here().join("../include/rmap.h"));
+        // The header is the main file here, which a compiler may find odd.
+        command.arg("-Wno-unused");
+        run(command);
+    }
+}
+
+#[test]
+fn component() {
+    everywhere("component");
+}
+
+#[test]
+fn embedder() {
+    everywhere("embedder");
+}
+
+#[test]
+fn misuse() {
+    everywhere("misuse");
+}
+
+#[test]
+fn allocation() {
+    everywhere("allocation");
+}
+
+#[test]
+fn malloc_is_not_called() {
+    for link in [Link::Static, Link::Shared] {
+        run(Command::new(compile("malloc", "c99", link)));
+    }
+}
