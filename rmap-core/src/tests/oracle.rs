@@ -47,7 +47,8 @@ pub(super) fn walked<S: TestSystem>(world: &World<S>, page: &Page) -> (Vec<Place
     (found, end)
 }
 
-/// Asserts, for every page, that a walk shows the oracle's mappings, each once (G1), and that they are counted; then what engines promise of VMAs.
+/// Asserts, for every page, that a walk shows the oracle's mappings, each once (G1), and that they are counted; then what engines promise of VMAs, and that
+/// no chain is longer than there were VMAs at once, the new one and the root apart (G5).
 pub(super) fn check<S: TestSystem>(world: &World<S>) {
     let mappings = all_mappings(world);
     for page in world.all_pages() {
@@ -63,8 +64,10 @@ pub(super) fn check<S: TestSystem>(world: &World<S>) {
         ends.for_each(|(low, high)| assert!(low.end() <= high.start(), "{low:?} and {high:?} overlap"));
     }
     S::check(&held.iter().flat_map(MmLocked::vmas).collect::<Vec<_>>());
-    let anchors = world.anchors();
-    assert!(anchors <= 2 * world.peak_vmas, "{anchors} anchors for at most {} VMAs (G5)", world.peak_vmas);
+    for vma in held.iter().flat_map(MmLocked::vmas) {
+        let links = world.rmap.engine().vma_footprint(vma).links;
+        assert!(links <= world.peak_vmas + 2, "{links} links with at most {} VMAs (G5)", world.peak_vmas);
+    }
 }
 
 /// Everything that a failed operation may not have changed: layouts, entries, counts, what walks show, what the engine knows.

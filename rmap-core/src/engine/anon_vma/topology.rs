@@ -74,7 +74,9 @@ impl<S: AnonVmaSystem> AnonVmaEngine<S> {
     fn find_mergeable<'a>(&self, vma: &'a Vma<S>) -> Option<&'a AnonVma<S>> {
         // SAFETY: the VMA lock is held (contract of `prepare`).
         let mm = unsafe { vma.mm().assume_read() };
-        let singular = |near: &Vma<S>| near.engine().get().filter(|_| near.engine().links() <= 1).map(NonNull::from);
+        let singular = |near: &Vma<S>| {
+            near.engine().get().filter(|_| near.engine().links() <= 1 || mutant("share_forked")).map(NonNull::from)
+        };
         let (prev, next) = mm.neighbours(vma.start(), vma.end());
         let next = next.filter(|next| compatible(vma, next)).and_then(singular);
         let found = next.or_else(|| prev.filter(|prev| compatible(prev, vma)).and_then(singular))?;
@@ -192,7 +194,7 @@ impl<S: AnonVmaSystem> AnonVmaEngine<S> {
                 let reusable = chain.links().iter().map(|link| link.node()).find(|node| {
                     // SAFETY: the lock is held.
                     let guarded = unsafe { node.guarded() };
-                    guarded.num_children < 2 && guarded.num_active_vmas == 0
+                    guarded.num_children < 2 && (guarded.num_active_vmas == 0 || mutant("reuse_active"))
                 });
                 // SAFETY (all three): the lock is held exclusively, and the references do not overlap.
                 if let Some(node) = reusable {
