@@ -392,6 +392,11 @@ static void do_write(struct family *f, unsigned which, unsigned v)
             if (fresh == NULL)
                 break;
             pthread_mutex_lock(&leaf->lock);
+            if (word_at(p, addr) != 0) {    /* it only looked empty */
+                pthread_mutex_unlock(&leaf->lock);
+                frame_put(fresh);
+                continue;
+            }
             mem.contents[frame_of(rmap_page_pfn(fresh))] = 0;
             OK(rmap_page_add_new_anon(fresh, vma, addr, RMAP_LEVEL_PAGE));
             put_word(p, addr, present(rmap_page_pfn(fresh), true));
@@ -539,11 +544,12 @@ static void do_fork(struct family *f, unsigned from, unsigned to)
         OK(rmap_vma_fork(child->mm, parent->mm, vma, &copy));
         for (addr = rmap_vma_start(vma); addr < rmap_vma_end(vma); addr += PAGE) {
             struct leaf *source = leaf_of(parent, addr), *target;
-            if (source == NULL || word_at(parent, addr) == 0)
+            if (source == NULL)
                 continue;
             target = leaf_make(child, addr);
             pthread_mutex_lock(&source->lock);
             pthread_mutex_lock(&target->lock);
+            /* Under the lock: an entry that is being replaced looks empty to whoever peeks. */
             word = word_at(parent, addr);
             if ((word & 0xff) == 'P') {
                 struct rmap_page *page = rmap_page(ctx, word >> 16);
@@ -551,7 +557,7 @@ static void do_fork(struct family *f, unsigned from, unsigned to)
                 OK(rmap_page_get(page));
                 word &= ~((uint64_t)1 << 8);
                 put_word(parent, addr, word);
-            } else {
+            } else if (word != 0) {
                 __atomic_fetch_add(&mem.swap_uses[word >> 16], 1, __ATOMIC_ACQ_REL);
             }
             put_word(child, addr, word);
