@@ -1,16 +1,13 @@
 //! The library and its contexts.
 
+use crate::block::Block;
 use crate::handle::{CHECKED, File, Mm, Rmap, Slot, need, open_ctx, put, rmap_ctx, slots};
 use crate::held;
-use crate::status::rmap_status::{
-    RMAP_ERR_BUSY, RMAP_ERR_INVAL, RMAP_ERR_NOMEM, RMAP_ERR_NOT_SUPPORTED, RMAP_ERR_NULL,
-};
+use crate::status::rmap_status::{RMAP_ERR_BUSY, RMAP_ERR_INVAL, RMAP_ERR_NOT_SUPPORTED, RMAP_ERR_NULL};
 use crate::status::{Outcome, boundary, rmap_status};
-use core::alloc::Layout;
 use core::ffi::{c_char, c_void};
-use core::mem::MaybeUninit;
 use core::ptr::NonNull;
-use rmap_core::base::alloc::{Heap, RawHeap};
+use rmap_core::base::alloc::Heap;
 use rmap_core::base::slab::Slab;
 use rmap_core::engine::Engine;
 
@@ -131,89 +128,6 @@ impl Context {
     }
 }
 
-/// A context and the functions that its memory comes from: one block, so that the functions outlive the heap that calls
-/// them.
-#[repr(C)]
-struct Block {
-    /// First: a context handle is a pointer to it.
-    context: MaybeUninit<Context>,
-    allocator: rmap_allocator,
-}
-
-impl Block {
-    /// The heap of a context with this allocator, at its final place.
-    fn raw_heap(this: NonNull<Self>, allocator: &rmap_allocator) -> RawHeap {
-        unsafe fn take(allocator: *mut (), size: usize, align: usize) -> *mut u8 {
-            // SAFETY: `allocator` is that of a block, which outlives its heap.
-            let allocator = unsafe { &*allocator.cast::<rmap_allocator>() };
-            match allocator.alloc {
-                // SAFETY: the embedder's function, called as its contract says.
-                Some(alloc) => unsafe { alloc(allocator.arg, size, align) }.cast(),
-                None => core::ptr::null_mut(),
-            }
-        }
-        unsafe fn give(allocator: *mut (), memory: *mut u8, size: usize, align: usize) {
-            // SAFETY: as above.
-            let allocator = unsafe { &*allocator.cast::<rmap_allocator>() };
-            if let Some(free) = allocator.free {
-                // SAFETY: the embedder's function, called as its contract says.
-                unsafe { free(allocator.arg, memory.cast(), size, align) };
-            }
-        }
-        if allocator.alloc.is_none() {
-            return RawHeap::global();
-        }
-        // SAFETY: the field lies in the block.
-        let place = unsafe { &raw mut (*this.as_ptr()).allocator };
-        // SAFETY: the embedder's functions keep the contract of `rmap_allocator`, which is `RawHeap`'s; `place` is
-        // theirs as long as the block.
-        unsafe { RawHeap::new(take, give, place.cast()) }
-    }
-
-    /// Memory for a block. The heap is over it, so it comes from beside the heap.
-    fn take(allocator: &rmap_allocator) -> Option<NonNull<Self>> {
-        let layout = Layout::new::<Self>();
-        let memory = match allocator.alloc {
-            // SAFETY: the embedder's function, called as its contract says.
-            Some(alloc) => unsafe { alloc(allocator.arg, layout.size(), layout.align()) }.cast(),
-            // SAFETY: the layout is not empty.
-            None => unsafe { std::alloc::alloc(layout) },
-        };
-        NonNull::new(memory.cast())
-    }
-
-    /// # Safety
-    /// The block came from `take` with this allocator, and nobody uses it any more.
-    unsafe fn give(this: NonNull<Self>, allocator: &rmap_allocator) {
-        let layout = Layout::new::<Self>();
-        match allocator.free {
-            // SAFETY: the embedder's function; memory, size and alignment as in `take`.
-            Some(free) => unsafe { free(allocator.arg, this.as_ptr().cast(), layout.size(), layout.align()) },
-            // SAFETY: as in `take`.
-            None => unsafe { std::alloc::dealloc(this.as_ptr().cast(), layout) },
-        }
-    }
-
-    fn new(allocator: rmap_allocator) -> Outcome<NonNull<Self>> {
-        let block = Self::take(&allocator).ok_or(RMAP_ERR_NOMEM)?;
-        // SAFETY: fresh memory of the block's layout.
-        unsafe { block.write(Self { context: MaybeUninit::uninit(), allocator }) };
-        let context = Heap::new(Self::raw_heap(block, &allocator)).map_err(Into::into).and_then(Context::new);
-        match context {
-            Ok(context) => {
-                // SAFETY: the block is ours.
-                unsafe { (*block.as_ptr()).context.write(context) };
-                Ok(block)
-            }
-            Err(status) => {
-                // SAFETY: taken above; the heap over it is gone.
-                unsafe { Self::give(block, &allocator) };
-                Err(status)
-            }
-        }
-    }
-}
-
 /// Reads a struct that begins with its size: what the program does not know keeps its default.
 ///
 /// # Safety
@@ -310,12 +224,9 @@ pub unsafe extern "C" fn rmap_new(config: *const rmap_config, out: *mut *mut rma
         if config.engine != rmap_engine::RMAP_ENGINE_ANON_VMA as u32 || config.flags != 0 {
             return Err(RMAP_ERR_NOT_SUPPORTED);
         }
-        if config.allocator.alloc.is_some() != config.allocator.free.is_some() {
-            return Err(RMAP_ERR_INVAL);
-        }
-        let block = Block::new(config.allocator)?;
+        let context = Block::build(config.allocator, |heap, _| Context::new(heap))?;
         // SAFETY: `out` is not NULL, and valid (Parameters).
-        unsafe { put(out, block.as_ptr().cast()) };
+        unsafe { put(out, context.as_ptr().cast()) };
         Ok(())
     })
 }
@@ -344,14 +255,10 @@ pub unsafe extern "C" fn rmap_free(ctx: *mut rmap_ctx) -> rmap_status {
         if context.rmap.arena().live_vmas() != 0 || context.rmap.engine().footprint().anchors != 0 {
             return Err(RMAP_ERR_BUSY);
         }
-        let block = NonNull::new(ctx.cast::<Block>()).ok_or(RMAP_ERR_NULL)?;
-        // SAFETY: (1) the context was made by `Block::new`; (2) nobody uses it (Context), and nothing in it is left;
-        // (3) the allocator is copied out before its place goes.
-        unsafe {
-            let allocator = (*block.as_ptr()).allocator;
-            (*block.as_ptr()).context.assume_init_drop();
-            Block::give(block, &allocator);
-        }
+        // The handle, not the reference: it may reach the whole block.
+        let context = NonNull::new(ctx.cast::<Context>()).ok_or(RMAP_ERR_NULL)?;
+        // SAFETY: the context was made by `Block::build` (`rmap_new`); nobody uses it (Context), and nothing in it is left.
+        unsafe { Block::free(context) };
         Ok(())
     })
 }
