@@ -17,6 +17,7 @@ use rmap_core::engine::Engine;
 use rmap_core::mm::address_space::MmLocked;
 use rmap_core::mm::vma::VmaName;
 use rmap_core::mm::{MmWrite, VmaBounds};
+use rmap_core::rmap::moving::MoveLock;
 
 /// VMA flag: may be read.
 pub const RMAP_VM_READ: u64 = 0x1;
@@ -333,13 +334,11 @@ pub unsafe extern "C" fn rmap_vma_move_lock(mm: *mut rmap_mm, source: *mut rmap_
         let mm = held_for_writing(unsafe { open_mm(mm) }?)?;
         // SAFETY: a living VMA (Parameters).
         let source = unsafe { own(&mm, source) }?;
-        // Lock order: mmap_lock -> i_mmap_rwsem -> anon_vma root.
-        let file = source.file().map(|file| file.i_mmap_write());
-        let root = rmap(&mm).engine().lock_for_move(source);
+        let MoveLock { file, anchors } = rmap(&mm).lock_for_move(source);
         if let Some(held) = file {
             held.into_raw();
         }
-        if let Some(held) = root {
+        if let Some(held) = anchors {
             held.into_raw();
         }
         held::took();

@@ -158,7 +158,8 @@ pub trait Engine<S: System<Engine = Self>>: EngineData {
     fn commit_relayout(&self, plan: &mut Self::Plan<'_>, apply: &mut dyn FnMut()) -> Result<(), NeedNodes>;
     /// Lets go of `vma` (`unlink_anon_vmas`). No page is mapped in it. VMA lock held exclusively.
     fn unlink(&self, vma: &Vma<S>);
-    /// Keeps walks away from `vma` while its page-table entries are moved in an order that walks could miss.
+    /// Keeps walks that come by an anchor away from `vma` while its page-table entries are moved in an order that walks could miss. VMA lock and, for VMAs
+    /// of a file, `i_mmap_rwsem` held exclusively ([`Rmap::lock_for_move`](crate::rmap::Rmap::lock_for_move) takes both).
     fn lock_for_move<'a>(&self, vma: &'a Vma<S>) -> Option<Self::MoveLock<'a>>;
 
     // Pages. PTE lock held.

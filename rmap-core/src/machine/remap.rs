@@ -11,9 +11,7 @@
 //!   [---)       [-----)            [----)[=====)[----)     the source lets go
 //! ```
 //!
-//! **No walk misses a moving entry (T4).** It appears at the new place before it goes from the old one, under both PTE locks. A walk that visits the source before the
-//! copy therefore finds it in one of them. Walks do so when both have the same interval: they are visited in the order of insertion. Otherwise the locks of the
-//! file and of the anchors keep walks away for the moment (T13).
+//! **No walk misses a moving entry (T4):** see [`rmap::moving`](crate::rmap::moving).
 //!
 //! **Merges (T3).** A copy with pages that joins an untouched neighbour gives it its anchor, in one step, while it still has it itself; that the source lets go later,
 //! or has before, changes nothing. With ties to other processes' pages it stays alone.
@@ -31,6 +29,7 @@ use crate::mm::address_space::MmLocked;
 use crate::mm::{Mm, MmWrite, NewVma, Vma, VmaBounds};
 use crate::page::pte::{LockedTable, PageTable, Pte, PteFlags};
 use crate::page::radix::LEAF_SPAN;
+use crate::rmap::Rmap;
 use bitflags::bitflags;
 
 bitflags! {
@@ -293,7 +292,7 @@ impl<S: SoftSystem> Machine<S> {
     fn move_entries(&self, source: &Vma<S>, copy: &Vma<S>, step: &Move) {
         let Move { old, to, len } = *step;
         let (end, to_end) = (VirtAddr(old.0 + len), VirtAddr(to.0 + len));
-        let ordered = source.pgoff() == copy.pgoff() && source.pages() == copy.pages();
+        let ordered = Rmap::visits_in_order(source, copy);
         let table = source.mm().table();
         let mut at = old;
         let mut any = false;
@@ -303,8 +302,7 @@ impl<S: SoftSystem> Machine<S> {
             let bytes = (table_end(from, end).0 - from.0).min(table_end(target, to_end).0 - target.0);
             at = VirtAddr(from.0 + bytes);
             // Lock order: mmap_lock -> i_mmap_rwsem -> anon_vma root -> PTE locks, the lower address first.
-            let _file = if ordered { None } else { source.file().map(|file| file.i_mmap_write()) };
-            let _anchors = if ordered { None } else { self.rmap.engine().lock_for_move(source) };
+            let _away = if ordered { None } else { Some(self.rmap.lock_for_move(source)) };
             any |= self.move_extent(source, copy, from, target, bytes);
         }
         if any {
@@ -345,21 +343,7 @@ impl<S: SoftSystem> Machine<S> {
             {
                 self.split_mapping(source, src, old);
             }
-            let pte = src.get(old);
-            if pte.is_none() {
-                continue;
-            }
-            any = true;
-            // Set before it is cleared: see the module.
-            match &mut dst {
-                Some(dst) => dst.set(new, pte),
-                None => src.set(new, pte),
-            }
-            src.clear(old);
-            if let Some(Ok(page)) = pte.pfn().map(|pfn| self.page(pfn)) {
-                self.rmap.engine().page_mapped(page, copy, new);
-                self.rmap.engine().page_unmapped(page, source, old);
-            }
+            any |= self.rmap.move_pte((source, old), (copy, new), src, dst.as_deref_mut());
         }
         any
     }

@@ -116,7 +116,8 @@ impl<S: Kernel> Rmap<S> {
     }
 
     /// A copy of `source` at other addresses of the same address space, for entries that are about to move there (mremap): the same pages' offsets, tied to the
-    /// same anchors, visited after `source` if the intervals are equal; else [`Engine::lock_for_move`] keeps walks away while entries move (T4).
+    /// same anchors, visited after `source` if the intervals are equal; else [`lock_for_move`](Self::lock_for_move) keeps walks away while entries
+    /// [move](super::moving) (T4).
     pub fn vma_copy<'a>(&self, mm: &MmWrite<'a, S>, source: &Vma<S>, bounds: VmaBounds) -> Result<&'a Vma<S>> {
         let copy = self.vma_copy_begin(mm, source, bounds)?;
         self.vma_copy_end(mm, copy)

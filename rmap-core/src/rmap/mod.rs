@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`account`] | mappings come and go: `page_add_new_anon_rmap` and its kin |
 //! | [`layout`] | VMAs are made, split, merged, adjusted, copied, forked and freed, in the address space, its file and the engine as one step |
+//! | [`moving`] | entries move from a VMA to its copy, and no walk misses one |
 //! | [`walk`] | `rmap_walk`, and from candidates to mappings (`page_vma_mapped_walk`) |
 //! | [`unmap`] | `try_to_unmap` |
 //! | [`referenced`] | `page_referenced` |
@@ -13,6 +14,7 @@
 pub mod account;
 pub mod layout;
 pub mod mkclean;
+pub mod moving;
 pub mod referenced;
 pub mod unmap;
 pub mod walk;

@@ -27,6 +27,8 @@ mod loom_fork;
 #[cfg(loom)]
 mod loom_lookup;
 #[cfg(loom)]
+mod loom_move;
+#[cfg(loom)]
 mod loom_prepare;
 #[cfg(loom)]
 mod loom_rcu;

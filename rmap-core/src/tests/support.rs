@@ -671,13 +671,12 @@ impl<S: TestSystem> World<S> {
             copy = self.merge_around(&mm, copy)?;
         }
         {
-            // Lock order: mmap_lock -> anchor -> PTE lock.
-            let _lock = self.rmap.engine().lock_for_move(source);
+            let away = (!Rmap::visits_in_order(source, copy)).then(|| self.rmap.lock_for_move(source));
             let mut table = mm.table().lock(at(first), false).expect("a table");
             for n in 0..end - first {
-                let pte = table.clear_flush(at(first + n));
-                table.set(at(to + n), pte);
+                self.rmap.move_pte((source, at(first + n)), (copy, at(to + n)), &mut table, None);
             }
+            drop((table, away));
         }
         if keep {
             self.rmap.engine().unlink(source);
