@@ -13,7 +13,6 @@ use crate::status::{Outcome, boundary, boundary_or, rmap_status};
 use core::ffi::{CStr, c_char, c_void};
 use rmap_core::base::href::Href;
 use rmap_core::base::types::{VirtAddr, VmFlags};
-use rmap_core::engine::Engine;
 use rmap_core::mm::address_space::MmLocked;
 use rmap_core::mm::vma::VmaName;
 use rmap_core::mm::{MmWrite, VmaBounds};

@@ -39,6 +39,19 @@ where
     type Design = S::Engine;
 }
 
+/// Data of an engine, or of several of which one is chosen at run time: where one engine finds its own.
+pub trait Holds<T> {
+    /// The engine's own.
+    fn part(&self) -> &T;
+}
+
+impl<T> Holds<T> for T {
+    #[inline]
+    fn part(&self) -> &T {
+        self
+    }
+}
+
 /// A change of one VMA's bounds, and of what stands beside it, that walkers see as one step.
 pub struct Relayout<'a, S: System> {
     /// The VMA that stays, with its new bounds. Its page offsets change at the ends only: an address that it keeps keeps its offset.
@@ -96,7 +109,7 @@ pub type Visit<'v, S> = dyn FnMut(&Vma<S>, VirtAddr) -> ControlFlow<()> + 'v;
 /// A reverse-mapping design. See the [module](self).
 ///
 /// Every verb that returns an error has changed nothing (G4).
-pub trait Engine<S: System<Engine = Self>>: EngineData {
+pub trait Engine<S: System>: EngineData {
     /// Its name on every command line and in every table.
     const NAME: &'static str;
 

@@ -1,7 +1,7 @@
 //! Looking inside, for tests.
 
-use super::AnonVmaSystem;
 use super::node::AnonVma;
+use super::{AnonVmaSystem, ties};
 use crate::base::sync::{RwSem, rank};
 use crate::mm::{System, Vma};
 use alloc::collections::BTreeMap;
@@ -68,13 +68,13 @@ pub(super) fn for_each_reversed<S: System>(
 /// The `anon_vma`s that a VMA is tied to, oldest first. Its VMA lock is held, and nobody prepares it.
 pub(crate) fn chain_of<S: AnonVmaSystem>(vma: &Vma<S>) -> Vec<&AnonVma<S>> {
     // SAFETY: nobody changes the chain (this function's contract).
-    unsafe { vma.engine().chain_mut() }.links().iter().map(|link| link.node()).collect()
+    unsafe { ties(vma).chain_mut() }.links().iter().map(|link| link.node()).collect()
 }
 
 /// Everything that the engine knows of one VMA, for comparison.
 pub(crate) fn state_of<S: AnonVmaSystem>(vma: &Vma<S>) -> String {
     let mut out = String::new();
-    let own = vma.engine().get().map_or(core::ptr::null(), core::ptr::from_ref);
+    let own = ties(vma).get().map_or(core::ptr::null(), core::ptr::from_ref);
     let _ = write!(out, "own {own:?}");
     for node in chain_of(vma) {
         let root = core::ptr::from_ref(node.root());
@@ -96,11 +96,11 @@ pub(crate) fn check_all<S: AnonVmaSystem>(vmas: &[&Vma<S>]) {
     let mut chains: BTreeMap<*const AnonVma<S>, Vec<*const AnonVma<S>>> = BTreeMap::new();
     for vma in vmas {
         let chain = chain_of(vma);
-        let Some(own) = vma.engine().get().map(core::ptr::from_ref) else {
+        let Some(own) = ties(vma).get().map(core::ptr::from_ref) else {
             assert!(chain.is_empty(), "{vma:?} has links and no anon_vma");
             continue;
         };
-        assert_eq!(chain.len(), vma.engine().links());
+        assert_eq!(chain.len(), ties(vma).links());
         let names: Vec<_> = chain.iter().map(|node| core::ptr::from_ref(*node)).collect();
         assert!(names.contains(&own), "{vma:?} is not tied to its own anon_vma");
         // T2: equal anchor implies equal chains.
@@ -116,7 +116,7 @@ pub(crate) fn check_all<S: AnonVmaSystem>(vmas: &[&Vma<S>]) {
         let tied = vmas.iter().filter(|vma| chain_of(vma).iter().any(|n| core::ptr::eq(*n, *node))).count();
         assert_eq!(tied, node.vmas().len(), "a tree has VMAs that have no link to it");
         let children = nodes.values().filter(|other| other.parent() == *name).count();
-        let active = vmas.iter().filter(|vma| vma.engine().get().is_some_and(|own| core::ptr::eq(own, *node))).count();
+        let active = vmas.iter().filter(|vma| ties(vma).get().is_some_and(|own| core::ptr::eq(own, *node))).count();
         assert_eq!(node.counters(), (children as u32, active as u32), "children and active VMAs of {name:?}");
         let rooted = nodes.values().filter(|other| core::ptr::eq(other.root(), *node)).count();
         assert_eq!(node.refcount() as usize, rooted.max(1), "references to {name:?}");

@@ -41,7 +41,7 @@ pub use lookup::{Anchor, AnchorRef};
 pub use node::AnonVma;
 pub use relayout::Plan;
 
-use super::{Engine, Footprint, Lookup, Relayout, Visit, Wait};
+use super::{Engine, Footprint, Holds, Lookup, Relayout, Visit, Wait};
 use crate::base::error::Result;
 use crate::base::mutant::mutant;
 use crate::base::slab::Slab;
@@ -58,10 +58,16 @@ pub struct AnonVmaEngine<S: System> {
     nodes: Slab<AnonVma<S>>,
 }
 
-/// A system that has chosen this engine. Implemented by itself.
-pub trait AnonVmaSystem: System<Engine = AnonVmaEngine<Self>> {}
+/// A system that has chosen this engine, or can at run time. Implemented by itself.
+pub trait AnonVmaSystem: System<Engine: EngineData<Vma: Holds<VmaAnon<Self>>>> {}
 
-impl<S: System<Engine = AnonVmaEngine<S>>> AnonVmaSystem for S {}
+impl<S: System<Engine: EngineData<Vma: Holds<VmaAnon<S>>>>> AnonVmaSystem for S {}
+
+/// The engine's data in a VMA.
+#[inline]
+fn ties<S: AnonVmaSystem>(vma: &Vma<S>) -> &VmaAnon<S> {
+    vma.engine().part()
+}
 
 impl<S: System> EngineData for AnonVmaEngine<S> {
     type Mm = ();
@@ -102,11 +108,11 @@ impl<S: AnonVmaSystem> Engine<S> for AnonVmaEngine<S> {
 
     #[inline]
     fn prepare(&self, vma: &Vma<S>) -> Result<()> {
-        if vma.engine().get().is_some() { Ok(()) } else { self.prepare_slow(vma) }
+        if ties(vma).get().is_some() { Ok(()) } else { self.prepare_slow(vma) }
     }
     #[inline]
     fn is_prepared(&self, vma: &Vma<S>) -> bool {
-        vma.engine().get().is_some()
+        ties(vma).get().is_some()
     }
     fn fork(&self, child: &Vma<S>, parent: &Vma<S>) -> Result<()> {
         self.fork_vma(child, parent)
@@ -115,16 +121,16 @@ impl<S: AnonVmaSystem> Engine<S> for AnonVmaEngine<S> {
         self.copy_vma(copy, source)
     }
     fn may_merge(&self, a: &Vma<S>, b: &Vma<S>) -> bool {
-        match (a.engine().get(), b.engine().get()) {
+        match (ties(a).get(), ties(b).get()) {
             (Some(x), Some(y)) => core::ptr::eq(x, y),
             // One side was never written: it takes over the other's chain, which then must not tie it to other processes' pages.
-            (Some(_), None) => a.engine().links() <= 1 || mutant("merge_forked"),
-            (None, Some(_)) => b.engine().links() <= 1 || mutant("merge_forked"),
+            (Some(_), None) => ties(a).links() <= 1 || mutant("merge_forked"),
+            (None, Some(_)) => ties(b).links() <= 1 || mutant("merge_forked"),
             (None, None) => true,
         }
     }
     fn is_singular(&self, vma: &Vma<S>) -> bool {
-        vma.engine().links() <= 1
+        ties(vma).links() <= 1
     }
     fn plan_relayout<'a>(&self, change: &Relayout<'a, S>) -> Result<Plan<'a, S>> {
         Plan::new(change)
@@ -136,7 +142,7 @@ impl<S: AnonVmaSystem> Engine<S> for AnonVmaEngine<S> {
         self.unlink_vma(vma);
     }
     fn lock_for_move<'a>(&self, vma: &'a Vma<S>) -> Option<Self::MoveLock<'a>> {
-        Some(vma.engine().get()?.lock_root())
+        Some(ties(vma).get()?.lock_root())
     }
 
     fn reserve(&self, _: usize) -> Result<()> {
@@ -144,7 +150,7 @@ impl<S: AnonVmaSystem> Engine<S> for AnonVmaEngine<S> {
     }
     #[inline]
     fn anchor_page(&self, page: &Page, vma: &Vma<S>, addr: VirtAddr, exclusive: bool) {
-        let Some(own) = vma.engine().get() else {
+        let Some(own) = ties(vma).get() else {
             debug_assert!(false, "an anonymous page is mapped in a VMA that was not prepared");
             return;
         };
@@ -153,7 +159,7 @@ impl<S: AnonVmaSystem> Engine<S> for AnonVmaEngine<S> {
         page.mapping().store(Mapping::Anon(anchor.word()));
     }
     fn reanchor(&self, page: &Page, vma: &Vma<S>, _: VirtAddr) {
-        if let Some(own) = vma.engine().get() {
+        if let Some(own) = ties(vma).get() {
             page.mapping().store(Mapping::Anon(own.word()));
         }
     }
@@ -185,6 +191,6 @@ impl<S: AnonVmaSystem> Engine<S> for AnonVmaEngine<S> {
         Footprint { anchors, links: 0, bytes: anchors * size_of::<AnonVma<S>>() as u64 }
     }
     fn vma_footprint(&self, vma: &Vma<S>) -> Footprint {
-        Footprint { anchors: 0, links: vma.engine().links() as u64, bytes: vma.engine().bytes() as u64 }
+        Footprint { anchors: 0, links: ties(vma).links() as u64, bytes: ties(vma).bytes() as u64 }
     }
 }

@@ -3,10 +3,10 @@
 //! New ties are made before old ones go, all under one hold of the root's lock. So a failure leaves everything as it was, and no walk sees a VMA
 //! twice or not at all. All VMAs involved that are prepared share one anon_vma, and therefore their chains (T2), and one root.
 
-use super::AnonVmaSystem;
 use super::chain::Chain;
 use super::node::AnonVma;
 use super::topology::{same_anchors, tie_all, untie};
+use super::{AnonVmaSystem, ties};
 use crate::base::error::Result;
 use crate::ds::interval_tree::NeedNodes;
 use crate::engine::Relayout;
@@ -37,11 +37,11 @@ impl<'a, S: AnonVmaSystem> Plan<'a, S> {
         let (vma, bounds) = change.vma;
         let mut plan = Self { arena: vma.mm().arena(), own: None, steps: [const { None }; 4] };
         let involved = [Some(vma), change.remove, change.shift.map(|(v, _)| v)];
-        let Some((donor, own)) = involved.into_iter().flatten().find_map(|v| Some((v, v.engine().get()?))) else {
+        let Some((donor, own)) = involved.into_iter().flatten().find_map(|v| Some((v, ties(v).get()?))) else {
             return Ok(plan);
         };
         plan.own = Some(own);
-        let tied = |v: &Vma<S>| v.engine().get().is_some();
+        let tied = |v: &Vma<S>| ties(v).get().is_some();
         plan.step(0, vma, Some(vma.next_key(bounds)), donor)?;
         if let Some(new) = change.insert {
             plan.step(1, new, Some(new.current_key()), donor)?;
@@ -59,7 +59,7 @@ impl<'a, S: AnonVmaSystem> Plan<'a, S> {
     fn step(&mut self, n: usize, vma: &'a Vma<S>, key: Option<NonNull<VmaKey<S>>>, source: &Vma<S>) -> Result<()> {
         let chain = match key {
             // SAFETY: the VMA lock is held exclusively (contract of `plan_relayout`).
-            Some(_) => same_anchors(self.arena, unsafe { source.engine().chain_mut() })?,
+            Some(_) => same_anchors(self.arena, unsafe { ties(source).chain_mut() })?,
             None => Chain::new(),
         };
         self.steps[n] = Some(Retie { vma, key, chain });
@@ -102,7 +102,7 @@ impl<S: AnonVmaSystem> Retie<'_, S> {
     /// # Safety
     /// The root's lock and the VMA lock are held exclusively, the new ties are made, and the old keys are still current.
     unsafe fn untie_old(&mut self, arena: &Arena<S>, own: &AnonVma<S>) {
-        let data = self.vma.engine();
+        let data = ties(self.vma);
         let had = data.get().is_some();
         let has = self.key.is_some();
         // SAFETY: the caller's contract, for all three.

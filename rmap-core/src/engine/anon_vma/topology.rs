@@ -6,7 +6,7 @@
 
 use super::chain::{Chain, Link};
 use super::node::AnonVma;
-use super::{AnonVmaEngine, AnonVmaSystem};
+use super::{AnonVmaEngine, AnonVmaSystem, ties};
 use crate::base::error::Result;
 use crate::base::mutant::mutant;
 use crate::base::types::VmFlags;
@@ -75,7 +75,7 @@ impl<S: AnonVmaSystem> AnonVmaEngine<S> {
         // SAFETY: the VMA lock is held (contract of `prepare`).
         let mm = unsafe { vma.mm().assume_read() };
         let singular = |near: &Vma<S>| {
-            near.engine().get().filter(|_| near.engine().links() <= 1 || mutant("share_forked")).map(NonNull::from)
+            ties(near).get().filter(|_| ties(near).links() <= 1 || mutant("share_forked")).map(NonNull::from)
         };
         let (prev, next) = mm.neighbours(vma.start(), vma.end());
         let next = next.filter(|next| compatible(vma, next)).and_then(singular);
@@ -103,9 +103,9 @@ impl<S: AnonVmaSystem> AnonVmaEngine<S> {
         // SAFETY: ours alone; the VMA stays alive until it is untied.
         let placed = unsafe { node.guarded_mut().tree.insert(&arena.nodes, vma.current_key()) };
         let Ok(place) = placed else { unreachable!("the first item needs no node") };
-        if vma.engine().win(node) {
+        if ties(vma).win(node) {
             // SAFETY: just won.
-            unsafe { vma.engine().set_only_link(Link { anon_vma: slot, place }) };
+            unsafe { ties(vma).set_only_link(Link { anon_vma: slot, place }) };
         } else {
             // SAFETY: not published, still ours alone.
             unsafe { node.guarded_mut().tree.remove(&arena.nodes, vma.current_key(), place) };
@@ -119,7 +119,7 @@ impl<S: AnonVmaSystem> AnonVmaEngine<S> {
         let arena = vma.mm().arena();
         loop {
             let held = node.lock_root();
-            if vma.engine().get().is_some() {
+            if ties(vma).get().is_some() {
                 return Ok(());
             }
             // SAFETY: (1) the lock is held exclusively; (2) the VMA stays alive until it is untied.
@@ -130,10 +130,10 @@ impl<S: AnonVmaSystem> AnonVmaEngine<S> {
                 arena.nodes.refill(1)?;
                 continue;
             };
-            if vma.engine().win(node) {
+            if ties(vma).win(node) {
                 guarded.num_active_vmas += 1;
                 // SAFETY: just won.
-                unsafe { vma.engine().set_only_link(Link { anon_vma: NonNull::from(node), place }) };
+                unsafe { ties(vma).set_only_link(Link { anon_vma: NonNull::from(node), place }) };
             } else {
                 // SAFETY: inserted above, under the same lock.
                 unsafe { guarded.tree.remove(&arena.nodes, vma.current_key(), place) };
@@ -144,11 +144,11 @@ impl<S: AnonVmaSystem> AnonVmaEngine<S> {
 
     /// `copy` gets the ties of `source` and shares its anon_vma.
     pub(super) fn copy_vma(&self, copy: &Vma<S>, source: &Vma<S>) -> Result<()> {
-        let Some(own) = source.engine().get() else { return Ok(()) };
+        let Some(own) = ties(source).get() else { return Ok(()) };
         let arena = copy.mm().arena();
         // The copy's chain is built in place: a chain that is moved has to wait until its narrow stores can be read by wide loads.
         // SAFETY: the VMA lock is held exclusively, and the two are different VMAs.
-        let (chain, sources) = unsafe { (copy.engine().chain_mut(), source.engine().chain_mut()) };
+        let (chain, sources) = unsafe { (ties(copy).chain_mut(), ties(source).chain_mut()) };
         chain.copy_anchors(&arena.heap, sources, 0)?;
         let mut room = 1;
         loop {
@@ -159,8 +159,8 @@ impl<S: AnonVmaSystem> AnonVmaEngine<S> {
                     // SAFETY: the lock is held exclusively.
                     unsafe { own.guarded_mut() }.num_active_vmas += 1;
                     drop(held);
-                    copy.engine().set(Some(own));
-                    copy.engine().set_links(chain.links().len());
+                    ties(copy).set(Some(own));
+                    ties(copy).set_links(chain.links().len());
                     return Ok(());
                 }
                 Err(NeedNodes) => {
@@ -175,11 +175,11 @@ impl<S: AnonVmaSystem> AnonVmaEngine<S> {
     /// `child` gets the ties of `parent`, and an anon_vma of its own: an old one of the family that has no VMA of its own and at most one child
     /// (so that a chain of forks does not grow for ever, G5), else a new one.
     pub(super) fn fork_vma(&self, child: &Vma<S>, parent: &Vma<S>) -> Result<()> {
-        let Some(parents) = parent.engine().get() else { return Ok(()) };
+        let Some(parents) = ties(parent).get() else { return Ok(()) };
         let arena = child.mm().arena();
         // In place, as in `copy_vma`.
         // SAFETY: both VMA locks are held exclusively, and the two are different VMAs.
-        let (chain, sources) = unsafe { (child.engine().chain_mut(), parent.engine().chain_mut()) };
+        let (chain, sources) = unsafe { (ties(child).chain_mut(), ties(parent).chain_mut()) };
         chain.copy_anchors(&arena.heap, sources, 1)?;
         let fresh = self.nodes.take().inspect_err(|_| chain.free(&arena.heap))?;
         // SAFETY: slots stay valid as long as the engine.
@@ -200,7 +200,7 @@ impl<S: AnonVmaSystem> AnonVmaEngine<S> {
                 if let Some(node) = reusable {
                     // SAFETY: see above.
                     unsafe { node.guarded_mut() }.num_active_vmas += 1;
-                    child.engine().set(Some(node));
+                    ties(child).set(Some(node));
                 } else {
                     // SAFETY: see above.
                     unsafe { parents.guarded_mut() }.num_children += 1;
@@ -208,10 +208,10 @@ impl<S: AnonVmaSystem> AnonVmaEngine<S> {
                     let placed = unsafe { fresh.guarded_mut().tree.insert(&arena.nodes, key) };
                     let Ok(place) = placed else { unreachable!("the first item needs no node") };
                     chain.push(Link { anon_vma: NonNull::from(fresh), place });
-                    child.engine().set(Some(fresh));
+                    ties(child).set(Some(fresh));
                 }
                 drop(held);
-                child.engine().set_links(chain.links().len());
+                ties(child).set_links(chain.links().len());
                 if reusable.is_some() {
                     self.put_anon_vma(fresh);
                 }
@@ -230,12 +230,12 @@ impl<S: AnonVmaSystem> AnonVmaEngine<S> {
     /// Lets go of `vma`. An anon_vma whose tree becomes empty loses the reference that being linked gave it; its children, if there were any, are gone,
     /// for their VMAs were in its tree too.
     pub(super) fn unlink_vma(&self, vma: &Vma<S>) {
-        let Some(own) = vma.engine().get() else { return };
+        let Some(own) = ties(vma).get() else { return };
         let arena = vma.mm().arena();
         // SAFETY: the VMA lock is held exclusively.
-        let chain = unsafe { vma.engine().chain_mut() };
-        vma.engine().set(None);
-        vma.engine().set_links(0);
+        let chain = unsafe { ties(vma).chain_mut() };
+        ties(vma).set(None);
+        ties(vma).set_links(0);
         let early = mutant("put_before_unlink") && chain.links().len() == 1;
         if early {
             self.put_anon_vma(own);
