@@ -1,7 +1,8 @@
 //! How much memory, how many candidates, which locks.
 
 use super::oracle::check;
-use super::support::{Anon, RW, TestSystem, World, at, bounds, copy_entries};
+use super::toy::{Anon, RW, TestSystem, at, bounds, copy_entries};
+use super::world::World;
 use crate::base::sync::audit;
 use crate::base::types::{VirtAddr, VmFlags};
 use crate::engine::{Engine, Lookup, Wait};
@@ -217,7 +218,7 @@ fn walks_beside_forks_are_complete() {
             copy_entries(&world.rmap, copy, vma, |_| ());
             assert_eq!(copy.bounds(), bounds(0, 4));
             drop(parent);
-            assert!(super::support::unmap_one(&world.rmap, copy, at(1)).is_none());
+            assert!(super::toy::unmap_one(&world.rmap, copy, at(1)).is_none());
             world.rmap.vma_free(&child, copy).unwrap();
             drop(child);
             if round % 16 == 0 {

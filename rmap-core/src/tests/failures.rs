@@ -4,7 +4,8 @@
 //! Slabs grow by whole chunks, so an operation would rarely allocate: the worlds here have no free slot in any slab.
 
 use super::oracle::{check, snapshot};
-use super::support::{Anon, FindFor, PerSpace, RW, TestSystem, World, at, bounds, wary_heap};
+use super::toy::{Anon, PerSpace, RW, TestSystem, at, bounds, wary_heap};
+use super::world::{FindFor, World};
 use crate::base::alloc::testing::Countdown;
 use crate::base::error::{Error, Result};
 use crate::base::types::VmFlags;

@@ -1,7 +1,8 @@
 //! T1 to T15: the known ways to be wrong, as far as the component can be. What needs faults or threads of programs is tested in the machine.
 
 use super::oracle::{check, walked};
-use super::support::{Anon, FindFor, PerSpace, RW, TestSystem, World, at, bounds, map_new};
+use super::toy::{Anon, PerSpace, RW, TestSystem, at, bounds, map_new};
+use super::world::{FindFor, World};
 use crate::base::types::{Pfn, VirtAddr, VmFlags};
 use crate::engine::anon_vma::{AnonVma, inspect};
 use crate::engine::{Engine, Lookup, Wait};

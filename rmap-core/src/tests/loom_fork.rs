@@ -2,7 +2,7 @@
 #![cfg(all(test, loom))]
 
 use super::run_model;
-use super::support::{Anon, RW, Toy, at, bounds, copy_entries, map_new, unmap_one, wary_heap};
+use super::toy::{Anon, RW, Toy, at, bounds, copy_entries, map_new, unmap_one, wary_heap};
 use crate::base::sync::atomic::{AtomicU32, Ordering};
 use crate::base::types::{Pfn, VirtAddr};
 use crate::engine::Engine;

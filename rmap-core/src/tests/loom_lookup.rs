@@ -10,7 +10,7 @@
 #![cfg(all(test, loom))]
 
 use super::run_model;
-use super::support::{Anon, RW, Toy, at, bounds, map_new, unmap_one, wary_heap};
+use super::toy::{Anon, RW, Toy, at, bounds, map_new, unmap_one, wary_heap};
 use crate::base::types::Pfn;
 use crate::engine::anon_vma::Anchor;
 use crate::engine::{Engine, Lookup, Wait};

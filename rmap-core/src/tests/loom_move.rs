@@ -2,7 +2,7 @@
 #![cfg(all(test, loom))]
 
 use super::run_model;
-use super::support::{Anon, RW, Toy, at, bounds, map_new, unmap_one, wary_heap};
+use super::toy::{Anon, RW, Toy, at, bounds, map_new, unmap_one, wary_heap};
 use crate::base::types::{Pfn, VirtAddr};
 use crate::engine::Engine;
 use crate::mm::address_space::MmLocked;

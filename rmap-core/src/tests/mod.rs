@@ -2,7 +2,8 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `support` | test systems for both engines, a memory manager in small (faults, fork, copy-on-write, swap, mremap), page tables of atomics |
+//! | `toy` | test systems for every engine over page tables of atomics, and the steps of a memory manager |
+//! | `world` | a memory manager in small: faults, fork, copy-on-write, swap, mremap |
 //! | `oracle` | who maps a page, by reading page tables and nothing else; every promise that can be checked between two operations |
 //! | `properties` | random operations, checked after each |
 //! | `failures` | every allocation of an operation made to fail in turn |
@@ -20,7 +21,9 @@ mod known_bugs;
 mod oracle;
 #[cfg(not(loom))]
 mod properties;
-mod support;
+mod toy;
+#[cfg(not(loom))]
+mod world;
 
 #[cfg(loom)]
 mod loom_fork;

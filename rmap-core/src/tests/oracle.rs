@@ -2,7 +2,8 @@
 //!
 //! It shares no code with the engines and with `page_vma_mapped_walk`: it loads every entry of every address space.
 
-use super::support::{TestSystem, World, at};
+use super::toy::{TestSystem, at};
+use super::world::World;
 use crate::base::types::{Pfn, VirtAddr};
 use crate::engine::Engine;
 use crate::mm::MmWrite;

@@ -9,7 +9,8 @@
 //! A failing history is printed shrunk, as a list of steps; [`replay`] runs such a list.
 
 use super::oracle::check;
-use super::support::{Anon, PerSpace, RW, TestSystem, World};
+use super::toy::{Anon, PerSpace, RW, TestSystem};
+use super::world::World;
 use crate::base::types::VmFlags;
 use crate::page::Page;
 use crate::rmap::unmap::TtuFlags;
