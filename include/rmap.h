@@ -2390,7 +2390,7 @@ enum rmap_status rmap_file_set_pages(struct rmap_file *file, uint64_t pages);
  * belongs to somebody; RMAP_ERR_LOCK when it is not locked; RMAP_ERR_STALE when its frame is free; RMAP_ERR_FOREIGN
  * for a page of another context; RMAP_ERR_INVAL for a tail.
  * Ownership: the file takes a reference of its own.
- * Context: the page lock held. Calls the allocator, under the lock of the file's page cache.
+ * Context: the page lock held. Takes the lock of the page cache. Calls the allocator, not under it.
  */
 enum rmap_status rmap_file_add_page(struct rmap_file *file, struct rmap_page *page, uint64_t pgoff);
 

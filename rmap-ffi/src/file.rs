@@ -126,7 +126,7 @@ pub unsafe extern "C" fn rmap_file_set_pages(file: *mut rmap_file, pages: u64) -
 /// belongs to somebody; RMAP_ERR_LOCK when it is not locked; RMAP_ERR_STALE when its frame is free; RMAP_ERR_FOREIGN
 /// for a page of another context; RMAP_ERR_INVAL for a tail.
 /// Ownership: the file takes a reference of its own.
-/// Context: the page lock held. Calls the allocator, under the lock of the file's page cache.
+/// Context: the page lock held. Takes the lock of the page cache. Calls the allocator, not under it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmap_file_add_page(file: *mut rmap_file, page: *mut rmap_page, pgoff: u64) -> rmap_status {
     boundary(|| {

@@ -8,6 +8,7 @@
 //! over it. Use their `try_reserve`, then push: the infallible methods abort on failure.
 
 use crate::base::error::{Error, Result};
+use crate::base::lockdep;
 use crate::base::sync::atomic::{AtomicUsize, Ordering};
 use allocator_api2::alloc::{AllocError, Allocator};
 use core::alloc::Layout;
@@ -106,6 +107,7 @@ impl Heap {
         if layout.size() == 0 {
             return Err(Error::Invalid);
         }
+        lockdep::assert_may_allocate();
         let inner = self.inner();
         // SAFETY: `RawHeap`'s contract; the layout is not empty.
         let ptr = unsafe { (inner.raw.alloc)(inner.raw.ctx, layout.size(), layout.align()) };
@@ -119,6 +121,7 @@ impl Heap {
     /// # Safety
     /// `ptr` came from `alloc` of this heap with the same `layout`, and nobody uses it any more.
     pub unsafe fn free(&self, ptr: NonNull<u8>, layout: Layout) {
+        lockdep::assert_may_allocate();
         let inner = self.inner();
         inner.in_use.fetch_sub(layout.size(), Ordering::Relaxed);
         // SAFETY: the caller's contract is `RawHeap`'s.
@@ -156,12 +159,6 @@ pub fn try_push<T>(vec: &mut HeapVec<T>, value: T) -> Result<()> {
     vec.try_reserve(1).map_err(|_| Error::NoMemory)?;
     vec.push(value);
     Ok(())
-}
-
-/// Inserts, or fails with the map unchanged. Returns what stood at the key before.
-pub fn try_insert<K: Eq + core::hash::Hash, V>(map: &mut HeapMap<K, V>, key: K, value: V) -> Result<Option<V>> {
-    map.try_reserve(1).map_err(|_| Error::NoMemory)?;
-    Ok(map.insert(key, value))
 }
 
 impl Clone for Heap {

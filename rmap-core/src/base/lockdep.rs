@@ -45,6 +45,7 @@ const NO_RANK: u8 = 0;
 #[cfg(all(debug_assertions, feature = "std", not(loom)))]
 mod checked {
     use super::{Kind, NO_RANK, Order};
+    use crate::base::sync::rank;
     use std::cell::{Cell, RefCell};
     use std::vec::Vec;
 
@@ -193,10 +194,20 @@ mod checked {
         });
     }
 
-    /// Whether this thread holds a lock of that rank.
-    #[cfg(test)]
-    pub(crate) fn holds(rank: u8) -> bool {
-        STACK.with_borrow(|stack| stack.held().iter().any(|h| h.kind != Kind::Rcu && h.rank == rank))
+    /// The allocator may be the embedder's, and wait for reclaim: no lock is held that reclaim could want (G8, T11).
+    #[track_caller]
+    pub(crate) fn assert_may_allocate() {
+        STACK.with_borrow(|stack| {
+            if let Some(held) = stack.held().iter().find(|h| h.kind != Kind::Rcu && h.rank >= rank::CACHE) {
+                panic!(
+                    "lockdep: the allocator is called while this thread holds {:#x}, rank {} ({}, {:?})",
+                    held.address,
+                    held.rank,
+                    name(held.rank),
+                    held.kind,
+                );
+            }
+        });
     }
 
     #[track_caller]
@@ -225,10 +236,10 @@ mod checked {
     }
 }
 
-#[cfg(all(test, debug_assertions, feature = "std", not(loom)))]
-pub(crate) use checked::holds;
 #[cfg(all(debug_assertions, feature = "std", not(loom)))]
-pub(crate) use checked::{acquired, assert_no_locks, assert_no_reader, check, downgraded, released};
+pub(crate) use checked::{
+    acquired, assert_may_allocate, assert_no_locks, assert_no_reader, check, downgraded, released,
+};
 
 /// The same functions where nothing is checked: they compile to nothing.
 #[cfg(not(all(debug_assertions, feature = "std", not(loom))))]
@@ -247,17 +258,14 @@ mod unchecked {
     pub(crate) fn assert_no_locks(_what: &str) {}
     #[inline]
     pub(crate) fn assert_no_reader(_address: usize, _what: &str) {}
-    #[cfg(test)]
-    pub(crate) fn holds(_rank: u8) -> bool {
-        false
-    }
+    #[inline]
+    pub(crate) fn assert_may_allocate() {}
 }
 
-#[cfg(all(test, not(all(debug_assertions, feature = "std", not(loom)))))]
-pub(crate) use unchecked::holds;
-
 #[cfg(not(all(debug_assertions, feature = "std", not(loom))))]
-pub(crate) use unchecked::{acquired, assert_no_locks, assert_no_reader, check, downgraded, released};
+pub(crate) use unchecked::{
+    acquired, assert_may_allocate, assert_no_locks, assert_no_reader, check, downgraded, released,
+};
 
 /// A grace-period reader of the domain at `address` enters.
 #[inline]

@@ -4,18 +4,19 @@
 //! |---|---|
 //! | [`types`] | page frame numbers, addresses, page offsets, VMA flags |
 //! | [`error`] | the one error type |
-//! | [`sync`] | atomics and locks: `parking_lot`, loom's, or small spin locks |
+//! | [`sync`] | atomics and locks: a word each, or loom's |
 //! | [`lockdep`] | debug builds: lock order and recursion, checked at run time |
 //! | `mutant` | what models must notice |
 //! | [`rcu`] | grace periods |
 //! | [`alloc`] | memory that can run out without an abort |
+//! | [`room`] | collections under a lock that grow while it is not held |
 //! | [`slab`] | type-stable objects, handed out and taken back without a lock |
 //! | [`counter`] | a counter that threads change without meeting |
 //! | `clock` | nanoseconds, for measurements |
 //! | `file` | positioned reading and writing of a file |
 //! | [`href`] | counted references to objects in such memory |
 //!
-//! Nothing above this folder names `std`, `parking_lot` or `loom`.
+//! Nothing above this folder names `std` or `loom`.
 
 pub mod alloc;
 #[cfg(feature = "std")]
@@ -28,6 +29,7 @@ pub mod href;
 pub mod lockdep;
 pub(crate) mod mutant;
 pub mod rcu;
+pub mod room;
 pub mod slab;
 pub mod sync;
 pub mod types;

@@ -5,9 +5,9 @@
 
 use super::Machine;
 use super::system::SoftSystem;
-use crate::base::alloc::try_push;
 use crate::base::error::Result;
 use crate::base::href::Href;
+use crate::base::room::lock_with_room;
 use crate::base::types::PgOff;
 use crate::mm::{File, FileRef};
 use crate::page::Page;
@@ -25,7 +25,8 @@ impl<S: SoftSystem> Machine<S> {
         if full {
             self.sweep_files();
         }
-        try_push(&mut self.files.lock(), file.clone())
+        lock_with_room(&self.files, &self.rmap.arena().heap)?.push(file.clone());
+        Ok(())
     }
 
     /// Frees the pages of files that nobody uses, and the files. Returns how many pages it freed; a page that another thread has locked is left for

@@ -43,8 +43,9 @@ pub mod swap_out;
 pub mod system;
 pub mod unmap;
 
-use crate::base::alloc::{Heap, HeapVec, try_push};
+use crate::base::alloc::{Heap, HeapVec};
 use crate::base::error::{Error, Result};
+use crate::base::room::lock_with_room;
 use crate::base::sync::{Mutex, rank};
 use crate::base::types::{Pfn, VirtAddr};
 use crate::mm::{FileRef, Mm, MmRef};
@@ -221,8 +222,8 @@ impl<S: SoftSystem> Machine<S> {
     }
 
     fn remember(&self, mm: &MmRef<S>) -> Result<()> {
-        // Room first: the list's lock is not held over an allocation that could be the embedder's code for longer than one push needs.
-        try_push(&mut self.mms.lock(), mm.clone())
+        lock_with_room(&self.mms, &self.rmap.arena().heap)?.push(mm.clone());
+        Ok(())
     }
 
     fn forget(&self, mm: &Mm<S>) {

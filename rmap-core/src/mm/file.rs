@@ -10,9 +10,10 @@
 use super::arena::Arena;
 use super::vma::{LINKED_FILE, Vma, VmaKey};
 use super::{Mm, System};
-use crate::base::alloc::{HeapMap, try_insert};
+use crate::base::alloc::HeapMap;
 use crate::base::error::{Error, Result};
 use crate::base::href::Href;
+use crate::base::room::lock_with_room;
 use crate::base::sync::atomic::{AtomicU64, Ordering};
 use crate::base::sync::{Mutex, ReadGuard, RwSem, WriteGuard, rank};
 use crate::base::types::{PgOff, VirtAddr};
@@ -207,11 +208,11 @@ impl<S: System> File<S> {
         if page.mapping().load() != Mapping::None {
             return Err(Error::Busy);
         }
-        let mut cache = self.cache.lock();
+        let mut cache = lock_with_room(&self.cache, &self.arena.heap)?;
         if cache.contains_key(&pgoff) {
             return Err(Error::Exists);
         }
-        try_insert(&mut cache, pgoff, NonNull::from(page))?;
+        cache.insert(pgoff, NonNull::from(page));
         page.get();
         page.set_index(pgoff);
         page.mapping().store(Mapping::File(NonNull::from(self).cast()));

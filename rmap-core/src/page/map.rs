@@ -4,8 +4,9 @@
 //! is kept until the map goes (tables double, so all old ones together are smaller than the current).
 
 use super::Page;
-use crate::base::alloc::{Heap, HeapVec, try_push};
+use crate::base::alloc::{Heap, HeapVec};
 use crate::base::error::{Error, Result};
+use crate::base::room::{Roomy, lock_with_room};
 use crate::base::sync::atomic::{AtomicPtr, Ordering};
 use crate::base::sync::{Mutex, rank};
 use crate::base::types::{PMD_ORDER, Pfn};
@@ -73,24 +74,28 @@ impl PageMap {
     }
 
     fn add_range(&self, first: Pfn, count: u64, pages: NonNull<Page>, ours: bool) -> Result<()> {
-        let mut tables = self.tables.lock();
         self.check(first, count)?;
-        let mut ranges = self.heap.vec();
-        ranges.try_reserve_exact(self.ranges().len() + 1).map_err(|_| Error::NoMemory)?;
-        ranges.extend_from_slice(self.ranges());
-        let at = ranges.partition_point(|r: &Range| r.first < first.0);
-        ranges.insert(at, Range { first: first.0, count, pages, ours });
-        let table = self.heap.boxed(Table(ranges))?;
-        tables.try_reserve(1).map_err(|_| Error::NoMemory)?;
         for i in 0..count {
-            // SAFETY: the memory holds `count` descriptors (`add`, `add_in`) that nobody reads before the table is published.
+            // SAFETY: the memory holds `count` descriptors (`add`, `add_in`) that nobody reads before a table with them is published.
             unsafe { pages.add(i as usize).write(Page::new_in(self.heap.tag(), Pfn(first.0 + i))) };
         }
-        let (table, _) = allocator_api2::boxed::Box::into_raw_with_allocator(table);
-        // SAFETY: a box is never null.
-        try_push(&mut tables, unsafe { NonNull::new_unchecked(table) })?;
-        self.current.store(table, Ordering::Release);
-        Ok(())
+        loop {
+            let known = self.ranges().len();
+            let mut table = self.heap.boxed(Table(HeapVec::with_room(&self.heap, known + 1)?))?;
+            let mut tables = lock_with_room(&self.tables, &self.heap)?;
+            self.check(first, count)?;
+            if self.ranges().len() != known {
+                continue;
+            }
+            table.0.extend_from_slice(self.ranges());
+            let at = table.0.partition_point(|r: &Range| r.first < first.0);
+            table.0.insert(at, Range { first: first.0, count, pages, ours });
+            let (table, _) = allocator_api2::boxed::Box::into_raw_with_allocator(table);
+            // SAFETY: a box is never null.
+            tables.push(unsafe { NonNull::new_unchecked(table) });
+            self.current.store(table, Ordering::Release);
+            return Ok(());
+        }
     }
 
     fn ranges(&self) -> &[Range] {

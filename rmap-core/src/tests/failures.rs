@@ -4,8 +4,9 @@
 //! Slabs grow by whole chunks, so an operation would rarely allocate: the worlds here have no free slot in any slab.
 
 use super::oracle::{check, snapshot};
-use super::toy::{Anon, PerSpace, RW, TestSystem, at, bounds, wary_heap};
+use super::toy::{Anon, PerSpace, RW, TestSystem, at, bounds};
 use super::world::{FindFor, World};
+use crate::base::alloc::Heap;
 use crate::base::alloc::testing::Countdown;
 use crate::base::error::{Error, Result};
 use crate::base::types::VmFlags;
@@ -268,7 +269,7 @@ fn a_pool_that_is_nearly_empty_is_refilled_for_the_whole_operation() {
     std::thread::spawn(move || {
         // Two nodes of 64 bytes each; the first chunk has 64.
         for filler in 20..33 {
-            let mut world = World::<Anon>::new(&wary_heap(), 32 + 4 * filler, 80 + 2 * filler);
+            let mut world = World::<Anon>::new(&Heap::global().expect("memory"), 32 + 4 * filler, 80 + 2 * filler);
             family(&mut world);
             for n in 0..filler {
                 let first = 30 + 4 * n;

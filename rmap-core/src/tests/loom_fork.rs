@@ -2,7 +2,8 @@
 #![cfg(all(test, loom))]
 
 use super::run_model;
-use super::toy::{Anon, RW, Toy, at, bounds, copy_entries, map_new, unmap_one, wary_heap};
+use super::toy::{Anon, RW, Toy, at, bounds, copy_entries, map_new, unmap_one};
+use crate::base::alloc::Heap;
 use crate::base::sync::atomic::{AtomicU32, Ordering};
 use crate::base::types::{Pfn, VirtAddr};
 use crate::engine::Engine;
@@ -43,7 +44,7 @@ impl UnmapHooks<Anon> for Dup<'_> {
 
 impl World {
     fn new() -> Self {
-        let rmap = Rmap::<Anon>::new(&wary_heap()).expect("memory");
+        let rmap = Rmap::<Anon>::new(&Heap::global().expect("memory")).expect("memory");
         rmap.pages().add(Pfn(1), 1).expect("memory");
         let [parent, child] = [(); 2].map(|()| rmap.mm_new(Toy::new(1), ()).expect("memory"));
         let world = Self { rmap, parent, child, users: AtomicU32::new(0) };

@@ -10,7 +10,8 @@
 #![cfg(all(test, loom))]
 
 use super::run_model;
-use super::toy::{Anon, RW, Toy, at, bounds, map_new, unmap_one, wary_heap};
+use super::toy::{Anon, RW, Toy, at, bounds, map_new, unmap_one};
+use crate::base::alloc::Heap;
 use crate::base::types::Pfn;
 use crate::engine::anon_vma::Anchor;
 use crate::engine::{Engine, Lookup, Wait};
@@ -33,7 +34,7 @@ struct World {
 
 impl World {
     fn new(mms: usize) -> Self {
-        let rmap = Rmap::<Anon>::new(&wary_heap()).expect("memory");
+        let rmap = Rmap::<Anon>::new(&Heap::global().expect("memory")).expect("memory");
         rmap.pages().add(Pfn(1), 2).expect("memory");
         let mms = (0..mms).map(|_| rmap.mm_new(Toy::new(1), ()).expect("memory")).collect();
         Self { rmap, mms }

@@ -2,7 +2,8 @@
 #![cfg(all(test, loom))]
 
 use super::run_model;
-use super::toy::{Anon, RW, Toy, at, bounds, map_new, unmap_one, wary_heap};
+use super::toy::{Anon, RW, Toy, at, bounds, map_new, unmap_one};
+use crate::base::alloc::Heap;
 use crate::base::types::{Pfn, VirtAddr};
 use crate::engine::Engine;
 use crate::mm::address_space::MmLocked;
@@ -41,7 +42,7 @@ impl UnmapHooks<Anon> for Swap {
 impl World {
     /// The VMA has `pages` pages.
     fn new(pages: u64) -> Self {
-        let rmap = Rmap::<Anon>::new(&wary_heap()).expect("memory");
+        let rmap = Rmap::<Anon>::new(&Heap::global().expect("memory")).expect("memory");
         rmap.pages().add(Pfn(1), 1).expect("memory");
         let mm = rmap.mm_new(Toy::new(TARGET + 1), ()).expect("memory");
         let world = Self { rmap, mm };

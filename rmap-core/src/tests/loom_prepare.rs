@@ -2,7 +2,8 @@
 #![cfg(all(test, loom))]
 
 use super::run_model;
-use super::toy::{Anon, RW, Toy, at, bounds, map_new, unmap_one, wary_heap};
+use super::toy::{Anon, RW, Toy, at, bounds, map_new, unmap_one};
+use crate::base::alloc::Heap;
 use crate::base::types::{Pfn, VmFlags};
 use crate::engine::Engine;
 use crate::engine::anon_vma::inspect;
@@ -21,7 +22,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let rmap = Rmap::<Anon>::new(&wary_heap()).expect("memory");
+        let rmap = Rmap::<Anon>::new(&Heap::global().expect("memory")).expect("memory");
         rmap.pages().add(Pfn(1), 2).expect("memory");
         let mm = rmap.mm_new(Toy::new(2), ()).expect("memory");
         Self { rmap, mm }

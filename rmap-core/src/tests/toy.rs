@@ -1,8 +1,6 @@
 //! Test systems: engines over toy page tables, and the steps of a memory manager.
 
-use crate::base::alloc::{Heap, RawHeap};
 use crate::base::error::{Error, Result};
-use crate::base::lockdep;
 use crate::base::sync::atomic::{AtomicU64, Ordering};
 use crate::base::sync::{SpinGuard, SpinLock, rank};
 use crate::base::types::{Pfn, VirtAddr, VmFlags};
@@ -15,7 +13,6 @@ use crate::page::Page;
 use crate::page::pte::{LockedTable, PageTable, Pte, PteFlags, SwapEntry};
 use crate::rmap::Rmap;
 use crate::rmap::account::Level;
-use core::alloc::Layout;
 use std::string::String;
 use std::vec::Vec;
 
@@ -170,30 +167,6 @@ impl TestSystem for PerSpace {
         engine.exhaust();
     }
     fn check(_: &[&Vma<Self>]) {}
-}
-
-/// A heap that panics when it is called under a lock that reclaim could want (T11): the embedder's allocator may end there.
-pub(super) fn wary_heap() -> Heap {
-    fn check() {
-        for rank in [rank::I_MMAP, rank::ANON_VMA, rank::PAGE_TABLE] {
-            assert!(!lockdep::holds(rank), "the allocator is called under a lock of rank {rank}");
-        }
-    }
-    unsafe fn take(_: *mut (), size: usize, align: usize) -> *mut u8 {
-        check();
-        match Layout::from_size_align(size, align) {
-            // SAFETY: `Heap` never asks for zero bytes.
-            Ok(layout) => unsafe { std::alloc::alloc(layout) },
-            Err(_) => core::ptr::null_mut(),
-        }
-    }
-    unsafe fn give(_: *mut (), ptr: *mut u8, size: usize, align: usize) {
-        check();
-        // SAFETY: size and alignment are those of the `take` that returned `ptr`.
-        unsafe { std::alloc::dealloc(ptr, Layout::from_size_align_unchecked(size, align)) }
-    }
-    // SAFETY: the two functions keep the contract.
-    Heap::new(unsafe { RawHeap::new(take, give, core::ptr::null_mut()) }).expect("memory")
 }
 
 // Steps of a memory manager. Memory of frames is counted, not kept.

@@ -119,7 +119,7 @@ impl<S: TestSystem> World<S> {
 
     /// A world with one address space, over a heap that checks its callers' locks.
     pub(super) fn with_one(pages: u64, frames: u64) -> Self {
-        let mut world = Self::new(&wary_heap(), pages, frames);
+        let mut world = Self::new(&Heap::global().expect("memory"), pages, frames);
         world.spawn();
         world
     }

@@ -5,9 +5,9 @@ use crate::held::Inside;
 use crate::sized::{self, Growing};
 use crate::status::{Outcome, rmap_status};
 use core::ffi::c_void;
-use rmap_core::base::alloc::try_push;
 use rmap_core::base::error::Error;
 use rmap_core::base::href::Href;
+use rmap_core::base::room::lock_with_room;
 use rmap_core::base::types::{PAGE_SIZE, VirtAddr};
 use rmap_core::machine::system::{Access, FileOps, VmaOps};
 use rmap_core::mm::VmaBounds;
@@ -186,13 +186,13 @@ impl Host {
         }
         // SAFETY: the caller's contract.
         let ops = unsafe { sized::read(ops, rmap_machine_vma_ops::NONE) }?;
-        // Before the lock: the allocator is not called under it for longer than one push needs.
+        // Before the lock, like the room for it: the allocator is not called under the lock.
         let copy = Href::new(&self.heap, ops)?;
-        let mut known = self.ops.lock();
+        let mut known = lock_with_room(&self.ops, &self.heap)?;
         let same = known.iter().find(|known| known.same(&ops)).map(Href::as_ptr);
         let place = same.unwrap_or_else(|| Href::as_ptr(&copy));
         if same.is_none() {
-            try_push(&mut known, copy)?;
+            known.push(copy);
         }
         // SAFETY: what is in the list stays there until the machine, and all regions with it, is gone.
         Ok(Some(unsafe { place.as_ref() }))
