@@ -236,16 +236,13 @@ impl<S: SoftSystem> Machine<S> {
     /// Memory first, then the old VMAs go, then the new one comes.
     fn replace(&self, mm: &MmWrite<'_, S>, bounds: VmaBounds, wanted: Wanted<S>) -> Result<()> {
         let Wanted { flags, file, ext } = wanted;
-        let in_file = file.is_some();
         let new = NewVma::new(mm, bounds, flags, file, ext)?;
         // Two for the cuts.
         mm.reserve(3)?;
         let cuts = self.cut_edges(mm, bounds.start, bounds.end)?;
-        if in_file {
-            self.rmap.arena().nodes.refill(1).inspect_err(|_| self.uncut(mm, cuts))?;
-        }
+        mm.prepare_link(&new).inspect_err(|_| self.uncut(mm, cuts))?;
         self.detach(mm, bounds.start, bounds.end);
-        let vma = mm.link(new)?;
+        let vma = mm.finish_link(new);
         opened(ext, bounds);
         self.merge_around(mm, vma);
         Ok(())

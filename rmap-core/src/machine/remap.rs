@@ -84,8 +84,7 @@ impl<S: SoftSystem> Machine<S> {
     /// or is told to.
     ///
     /// `old_len` 0 maps the pages of a shared VMA a second time. With FIXED and equal lengths the range may span several VMAs, which move one after the other; an error
-    /// leaves those moved that came first. Otherwise an error has changed nothing, unless other threads use up the memory that was set aside: then what was at the
-    /// new address is gone, as in the kernel.
+    /// leaves those moved that came first. Otherwise an error has changed nothing.
     ///
     /// | error | when |
     /// |---|---|
@@ -220,11 +219,7 @@ impl<S: SoftSystem> Machine<S> {
         })?;
 
         self.detach_vmas(mm, to, to_end);
-        let copy = self.rmap.vma_copy_end(mm, copy).inspect_err(|_| {
-            // What was cut at the target is gone.
-            cuts.undo(self, mm, cuts.1 - 2);
-            free_unused_tables(mm, to, to_end);
-        })?;
+        let copy = mm.finish_link(copy);
         opened(*mm.data_of(copy), copy.bounds());
         self.move_entries(source, copy, &step);
         if stays {
@@ -238,7 +233,7 @@ impl<S: SoftSystem> Machine<S> {
         Ok(())
     }
 
-    /// Gets all that a move needs: tables, the engine's memory, room in the index, nodes, and the copy with its ties. On failure only empty tables are left.
+    /// Gets all that a move needs: tables, the engine's memory, room in the index, and the copy with its ties. On failure only empty tables are left.
     fn prepare_move(&self, mm: &MmWrite<'_, S>, source: &Vma<S>, step: &Move, new_len: u64) -> Result<NewVma<S>> {
         let Move { old, to, len } = *step;
         let table = mm.table();
@@ -260,14 +255,7 @@ impl<S: SoftSystem> Machine<S> {
         let fresh = source.is_anonymous() && !self.rmap.engine().is_prepared(source);
         let pgoff = if fresh { to.vpn() } else { source.bounds().pgoff_of(old) };
         let bounds = VmaBounds { start: to, end: VirtAddr(to.0 + new_len), pgoff };
-        let copy = self.rmap.vma_copy_begin(mm, source, bounds)?;
-        if source.file().is_some()
-            && let Err(error) = self.rmap.arena().nodes.refill(1)
-        {
-            self.rmap.vma_copy_abort(copy);
-            return Err(error);
-        }
-        Ok(copy)
+        self.rmap.vma_copy_begin(mm, source, bounds)
     }
 
     /// The source stays, without the pages that have moved: as a second mapping of them, or (DONTUNMAP) empty, not locked, and without ties if none of its pages is

@@ -7,7 +7,7 @@
 //! at 0 it is freed.
 
 use super::arena::Arena;
-use super::vma::{self, LINKED_MM, NewVma, Vma, VmaBounds, VmaName};
+use super::vma::{self, COMING, LINKED_MM, NewVma, Vma, VmaBounds, VmaName};
 use super::{EngineData, System};
 use crate::base::error::{Error, Result};
 use crate::base::href::Href;
@@ -298,25 +298,31 @@ impl<'a, S: System> MmWrite<'a, S> {
 
     /// Puts a new VMA into the address space and into its file. [`Error::Exists`]: it overlaps another. On failure it is freed.
     pub fn link(&self, new: NewVma<S>) -> Result<&'a Vma<S>> {
+        self.check_free(&new)?;
         self.prepare_link(&new)?;
         Ok(self.finish_link(new))
     }
 
-    /// The part of linking that can fail: on success the VMA is in its file, and there is room in the index of regions.
-    pub(crate) fn prepare_link(&self, new: &NewVma<S>) -> Result<()> {
+    /// Whether the place of a new VMA is free: [`Error::Exists`] if not.
+    pub(crate) fn check_free(&self, new: &NewVma<S>) -> Result<()> {
+        let VmaBounds { start, end, .. } = new.bounds();
+        if self.vmas_in(start, end).next().is_some() { Err(Error::Exists) } else { Ok(()) }
+    }
+
+    /// The part of linking that can fail: on success the VMA is in its file, and there is room in the index of regions. Something else may
+    /// still be in its place: walks that meet the VMA find nothing in it until it is linked.
+    pub fn prepare_link(&self, new: &NewVma<S>) -> Result<()> {
         if !core::ptr::eq(new.mm(), self.mm) {
             return Err(Error::Foreign);
-        }
-        let VmaBounds { start, end, .. } = new.bounds();
-        if self.vmas_in(start, end).next().is_some() {
-            return Err(Error::Exists);
         }
         self.mm.regions.reserve(1)?;
         new.file().map_or(Ok(()), |file| file.link(NonNull::from(&**new)))
     }
 
-    /// The part that cannot.
-    pub(crate) fn finish_link(&self, new: NewVma<S>) -> &'a Vma<S> {
+    /// The part that cannot, if [`prepare_link`](Self::prepare_link) was done under the same hold of `mmap_lock`, the room is still there
+    /// ([`reserve`](Self::reserve)), and the place is free.
+    pub fn finish_link(&self, new: NewVma<S>) -> &'a Vma<S> {
+        debug_assert!(self.check_free(&new).is_ok() && new.file().is_some() == new.is_linked_to_file());
         self.link_region(&new);
         self.adopt(new)
     }
@@ -337,6 +343,7 @@ impl<'a, S: System> MmWrite<'a, S> {
     /// Puts a VMA into the index of regions only. Room was reserved.
     pub(crate) fn link_region(&self, vma: &Vma<S>) {
         vma.set_linked(LINKED_MM, true);
+        vma.set_linked(COMING, false);
         // SAFETY: (1) mmap_lock is held exclusively; (2) the VMA stays alive until `unlink_region`.
         let linked = unsafe { self.mm.regions.insert(NonNull::from(vma)) };
         debug_assert!(linked.is_ok(), "room was reserved");

@@ -143,6 +143,8 @@ pub struct Vma<S: System> {
 pub(super) const LINKED_MM: u32 = 1;
 /// In its file's `i_mmap`.
 pub(super) const LINKED_FILE: u32 = 2;
+/// Not in its address space's index yet: what is mapped at its addresses is another VMA's.
+pub(super) const COMING: u32 = 4;
 
 // SAFETY: (1) atomics; (2) the cells are guarded by the locks that their comments name, which the methods that touch them take or
 // demand; (3) `S::VmaData` and the engine's data are Send and Sync.
@@ -257,6 +259,13 @@ impl<S: System> Vma<S> {
     /// Whether it is in its address space's index.
     pub fn is_linked(&self) -> bool {
         self.linked.load(Ordering::Relaxed) & LINKED_MM != 0
+    }
+    /// Whether it is about to come into its address space, where another VMA may still be in its place: walks may meet it by its anchors
+    /// and its file, and find nothing of its own. Under a PTE lock the answer is certain for the entries of that table: entries come
+    /// after the VMA.
+    #[inline]
+    pub fn is_coming(&self) -> bool {
+        self.linked.load(Ordering::Relaxed) & COMING != 0
     }
     pub(super) fn is_linked_to_file(&self) -> bool {
         self.linked.load(Ordering::Relaxed) & LINKED_FILE != 0
@@ -377,7 +386,7 @@ impl<S: System> NewVma<S> {
         v.set_bounds(bounds);
         v.set_flags(flags);
         v.mm.store(core::ptr::from_ref(mm).cast_mut(), Ordering::Relaxed);
-        v.linked.store(0, Ordering::Relaxed);
+        v.linked.store(COMING, Ordering::Relaxed);
         // SAFETY: as above; a grace period has passed since the last owner's readers.
         unsafe {
             *v.file.get() = file;
@@ -422,7 +431,13 @@ impl<S: System> core::ops::Deref for NewVma<S> {
 
 impl<S: System> Drop for NewVma<S> {
     fn drop(&mut self) {
-        // SAFETY: never linked (linking goes through `into_raw`), so nobody else has reached it.
+        if self.is_linked_to_file()
+            && let Some(file) = self.file()
+        {
+            file.unlink(self.vma);
+        }
+        self.set_linked(COMING, false);
+        // SAFETY: never in an index (that goes through `into_raw`), and in no tree any more: walks that met it held the tree's lock.
         unsafe {
             vacate(self.vma);
             self.arena.vmas.give(self.vma);

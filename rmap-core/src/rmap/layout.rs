@@ -120,24 +120,25 @@ impl<S: Kernel> Rmap<S> {
     /// [move](super::moving) (T4).
     pub fn vma_copy<'a>(&self, mm: &MmWrite<'a, S>, source: &Vma<S>, bounds: VmaBounds) -> Result<&'a Vma<S>> {
         let copy = self.vma_copy_begin(mm, source, bounds)?;
-        self.vma_copy_end(mm, copy)
+        match mm.check_free(&copy) {
+            Ok(()) => Ok(mm.finish_link(copy)),
+            Err(error) => {
+                self.vma_copy_abort(copy);
+                Err(error)
+            }
+        }
     }
 
-    /// The first half of [`vma_copy`](Self::vma_copy): the copy has its ties, and is not in the address space yet, where something else may still be in its place.
-    /// It is to be given to [`vma_copy_end`](Self::vma_copy_end) or [`vma_copy_abort`](Self::vma_copy_abort) under the same hold of `mmap_lock`.
+    /// All of [`vma_copy`](Self::vma_copy) that can fail: the copy has its ties, and is not in the address space yet, where something else may still be in its place.
+    /// It is to be given to [`MmWrite::finish_link`] or [`vma_copy_abort`](Self::vma_copy_abort) under the same hold of `mmap_lock`.
     pub fn vma_copy_begin(&self, mm: &MmWrite<'_, S>, source: &Vma<S>, bounds: VmaBounds) -> Result<NewVma<S>> {
         mm.check_own(source)?;
         let new = NewVma::copy(mm.mm(), source, bounds)?;
         self.engine.copy(&new, source)?;
-        Ok(new)
+        self.prepare_tied(mm, new)
     }
 
-    /// The second half: into the address space and the file. With room reserved in the index ([`MmWrite::reserve`]) and nodes in the pool it does not allocate.
-    pub fn vma_copy_end<'a>(&self, mm: &MmWrite<'a, S>, copy: NewVma<S>) -> Result<&'a Vma<S>> {
-        self.link_tied(mm, copy)
-    }
-
-    /// Takes the first half back.
+    /// Takes it back.
     #[allow(clippy::needless_pass_by_value, reason = "the copy ends here")]
     pub fn vma_copy_abort(&self, copy: NewVma<S>) {
         self.engine.unlink(&copy);
@@ -153,15 +154,22 @@ impl<S: Kernel> Rmap<S> {
         if !vma.has(VmFlags::WIPEONFORK) {
             self.engine.fork(&new, vma)?;
         }
-        self.link_tied(child, new)
+        let copy = self.prepare_tied(child, new)?;
+        match child.check_free(&copy) {
+            Ok(()) => Ok(child.finish_link(copy)),
+            Err(error) => {
+                self.vma_copy_abort(copy);
+                Err(error)
+            }
+        }
     }
 
-    /// Links a VMA whose engine data are in place, or takes them away again.
-    fn link_tied<'a>(&self, mm: &MmWrite<'a, S>, new: NewVma<S>) -> Result<&'a Vma<S>> {
+    /// Prepares a VMA whose engine data are in place, or takes them away again.
+    fn prepare_tied(&self, mm: &MmWrite<'_, S>, new: NewVma<S>) -> Result<NewVma<S>> {
         match mm.prepare_link(&new) {
-            Ok(()) => Ok(mm.finish_link(new)),
+            Ok(()) => Ok(new),
             Err(error) => {
-                self.engine.unlink(&new);
+                self.vma_copy_abort(new);
                 Err(error)
             }
         }

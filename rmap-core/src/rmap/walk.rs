@@ -169,7 +169,7 @@ pub fn page_vma_mapped_walk<S: Kernel>(
         }
         let Some(mut locked) = table.lock(at, false) else { continue };
         let pte = locked.get(at);
-        if !maps(pte, head) {
+        if !maps(pte, head) || vma.is_coming() {
             continue;
         }
         mapped(at, &mut locked)?;

@@ -364,6 +364,42 @@ fn t13_the_source_of_a_move_is_visited_before_its_target() {
     t13_copy::<PerSpace>();
 }
 
+/// A copy, or a mapping of a file, that is tied before what is in its place has gone: an entry there is found once, as that VMA's (G1).
+#[test]
+fn g1_a_vma_that_is_coming_claims_no_entry() {
+    let mut world = World::<Anon>::with_one(64, 64);
+    let file = world.new_file(8);
+    world.map(0, 0, 4, RW, None).unwrap();
+    world.map(0, 8, 12, RW, Some((file, 2))).unwrap();
+    world.fault(0, 1, true).unwrap();
+    world.fault(0, 9, false).unwrap();
+    {
+        let mm = world.mm(0).write();
+        for n in [1, 9] {
+            let vma = mm.mm_ref_find(at(n)).unwrap();
+            let page = world.page_at(0, n).unwrap();
+            let copy = world.rmap.vma_copy_begin(&mm, vma, vma.bounds()).unwrap();
+            assert!(copy.is_coming() && !vma.is_coming());
+            let locked = page.lock();
+            let (mut candidates, mut owners) = (0, Vec::new());
+            let mut rmap_one = |_: &Vma<Anon>, _| {
+                candidates += 1;
+                ControlFlow::Continue(())
+            };
+            world.rmap.rmap_walk(page, &mut WalkControl::new(&mut rmap_one));
+            world.rmap.for_each_mapping(page, |owner, _, _| {
+                owners.push(core::ptr::from_ref(owner));
+                ControlFlow::Continue(())
+            });
+            assert_eq!((candidates, owners), (2, vec![core::ptr::from_ref(vma)]));
+            drop(locked);
+            world.rmap.vma_copy_abort(copy);
+        }
+    }
+    check(&world);
+    world.end();
+}
+
 /// The last writer's page moves to its own anchor: walks visit it alone.
 #[test]
 fn t14_reuse_of_a_page_reanchors_it() {
