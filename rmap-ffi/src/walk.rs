@@ -108,14 +108,10 @@ impl Visitor {
         Ok(Self { one: control.rmap_one.ok_or(RMAP_ERR_NULL)?, control })
     }
 
-    /// Runs `walk` with the core's view of the control.
-    fn run(
-        &self,
-        page: &Page,
-        walk: impl FnOnce(&mut WalkControl<'_, Component>) -> WalkEnd,
-    ) -> Outcome<rmap_walk_end> {
+    /// Walks, with the anon_vma locked or not, and the core's view of the control.
+    fn walk(&self, context: &Context, page: &Page, locked: Option<&Anchor<'_, Component>>) -> Outcome<rmap_walk_end> {
         let rmap_walk_control { flags, done, invalid_vma, anon_lock, resched, arg, .. } = self.control;
-        let mut rmap_one = |vma: &Vma, addr: VirtAddr| {
+        let rmap_one = |vma: &Vma, addr: VirtAddr| {
             // SAFETY: the program's function, called as its contract says.
             let more = unsafe { (self.one)(seal_page(page.head()), seal(vma), addr.0, arg) };
             if more { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
@@ -139,14 +135,17 @@ impl Visitor {
             }
         });
         let take_lock = anon_lock.map(|lock| locker(lock, arg));
-        let mut control = WalkControl::new(&mut rmap_one);
+        let mut control = WalkControl::new(rmap_one);
         control.done = is_done.as_ref().map(|f| f as _);
         control.invalid_vma = is_invalid.as_ref().map(|f| f as _);
         control.resched = give_way.as_ref().map(|f| f as _);
         control.anon_lock = take_lock.as_ref().map(|f| f as _);
         control.try_lock = flags & RMAP_WALK_TRY != 0;
         let inside = Inside::new();
-        let end = walk(&mut control);
+        let end = match locked {
+            Some(anchor) => context.rmap.rmap_walk_locked(page, anchor, &mut control),
+            None => context.rmap.rmap_walk(page, &mut control),
+        };
         drop(inside);
         match end {
             WalkEnd::Complete => Ok(rmap_walk_end::RMAP_WALK_COMPLETE),
@@ -203,7 +202,7 @@ pub unsafe extern "C" fn rmap_walk(
     boundary(|| {
         // SAFETY: a living context, a descriptor, and a control (Parameters).
         let (context, page, visitor) = unsafe { open_walk(ctx, page, control) }?;
-        let ended = visitor.run(page, |control| context.rmap.rmap_walk(page, control))?;
+        let ended = visitor.walk(context, page, None)?;
         // SAFETY: `end` is NULL or valid (Parameters).
         unsafe { put(end, ended) };
         Ok(())
@@ -249,7 +248,7 @@ pub unsafe extern "C" fn rmap_walk_locked(
         // SAFETY: filled by a locking function on this thread (Parameters). The lock stays the program's: it is not
         // dropped.
         let anchor = ManuallyDrop::new(unsafe { open_anchor(&*lock) }?);
-        let ended = visitor.run(page, |control| context.rmap.rmap_walk_locked(page, &anchor, control))?;
+        let ended = visitor.walk(context, page, Some(&anchor))?;
         // SAFETY: `end` is NULL or valid (Parameters).
         unsafe { put(end, ended) };
         Ok(())

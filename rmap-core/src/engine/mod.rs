@@ -102,10 +102,6 @@ impl core::ops::AddAssign for Footprint {
     }
 }
 
-/// The visitor of a walk: a VMA and the address at which the page may be mapped in it (for a range of pages: the first of them
-/// that lies in the VMA).
-pub type Visit<'v, S> = dyn FnMut(&Vma<S>, VirtAddr) -> ControlFlow<()> + 'v;
-
 /// A reverse-mapping design. See the [module](self).
 ///
 /// Every verb that returns an error has changed nothing (G4).
@@ -194,13 +190,14 @@ pub trait Engine<S: System>: EngineData {
 
     /// Page to anchor, read-locked. The caller holds a reference to the page, or knows by other means that its descriptor stays.
     fn lock_anchor(&self, page: &Page, wait: Wait) -> Lookup<Self::Anchor<'_>>;
-    /// Visits the candidates for the page offsets `[first, last]` under a locked anchor, parents before children.
+    /// Visits the candidates for the page offsets `[first, last]` under a locked anchor, parents before children: a VMA and the address at
+    /// which the page may be mapped in it (for a range of pages: the first of them that lies in the VMA).
     fn walk_anchor(
         &self,
         anchor: &Self::Anchor<'_>,
         first: PgOff,
         last: PgOff,
-        visit: &mut Visit<'_, S>,
+        visit: impl FnMut(&Vma<S>, VirtAddr) -> ControlFlow<()>,
     ) -> ControlFlow<()>;
     /// Whether somebody waits to change what the anchor protects.
     fn is_contended(&self, anchor: &Self::Anchor<'_>) -> bool;

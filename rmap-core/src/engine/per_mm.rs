@@ -24,7 +24,7 @@
 //! address space leaves under the lock, after its pages were unmapped: whoever has the lock and sees the page mapped with this word has a
 //! family with a member.
 
-use super::{Engine, Footprint, Lookup, Relayout, Visit, Wait};
+use super::{Engine, Footprint, Lookup, Relayout, Wait};
 use crate::base::alloc::{Heap, HeapVec};
 use crate::base::error::{Error, Result};
 use crate::base::slab::{Slab, SlabItem, SlabLink};
@@ -381,7 +381,7 @@ impl<S: PerMmSystem> Engine<S> for PerMm<S> {
         anchor: &Anchor<'_, S>,
         first: PgOff,
         last: PgOff,
-        visit: &mut Visit<'_, S>,
+        mut visit: impl FnMut(&Vma<S>, VirtAddr) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         for mm in anchor.family.members(&anchor.held) {
             // SAFETY: members leave under the lock, which is held shared, before they are freed.

@@ -13,14 +13,14 @@ impl<S: Kernel> Rmap<S> {
     /// Takes the write and dirty bits of all mappings by shared VMAs. Returns how many had either: if any, the page is dirty. The page lock is held.
     pub fn page_mkclean(&self, page: &Page) -> u32 {
         let mut cleaned = 0;
-        let mut rmap_one = |vma: &Vma<S>, addr: VirtAddr| {
+        let rmap_one = |vma: &Vma<S>, addr: VirtAddr| {
             page_vma_mapped_walk(page, vma, addr, Sync::Yes, |addr, table| {
                 cleaned += u32::from(table.mkclean(addr));
                 ControlFlow::Continue(())
             })
         };
         let private = |vma: &Vma<S>| !vma.has(VmFlags::SHARED);
-        let mut control = WalkControl { invalid_vma: Some(&private), ..WalkControl::new(&mut rmap_one) };
+        let mut control = WalkControl { invalid_vma: Some(&private), ..WalkControl::new(rmap_one) };
         self.rmap_walk(page, &mut control);
         cleaned
     }

@@ -25,7 +25,7 @@ impl<S: Kernel> Rmap<S> {
     /// the anchor's lock. The page lock is held.
     pub fn page_referenced(&self, page: &Page) -> Referenced {
         let mut found = Referenced::default();
-        let mut rmap_one = |vma: &Vma<S>, addr: VirtAddr| {
+        let rmap_one = |vma: &Vma<S>, addr: VirtAddr| {
             page_vma_mapped_walk(page, vma, addr, Sync::No, |addr, table| {
                 if vma.has(VmFlags::LOCKED) {
                     found.vm_flags |= VmFlags::LOCKED;
@@ -38,7 +38,7 @@ impl<S: Kernel> Rmap<S> {
                 ControlFlow::Continue(())
             })
         };
-        let mut control = WalkControl { try_lock: true, ..WalkControl::new(&mut rmap_one) };
+        let mut control = WalkControl { try_lock: true, ..WalkControl::new(rmap_one) };
         let end = self.rmap_walk(page, &mut control);
         found.contended = end == WalkEnd::Contended;
         found

@@ -47,7 +47,7 @@ impl<S: Kernel> Rmap<S> {
     /// where it is; entries already replaced stay replaced, they fault back.
     pub fn try_to_unmap(&self, page: &Page, flags: TtuFlags, hooks: &mut dyn UnmapHooks<S>) -> bool {
         let sync = if flags.contains(TtuFlags::SYNC) { Sync::Yes } else { Sync::No };
-        let mut rmap_one = |vma: &Vma<S>, addr: VirtAddr| {
+        let rmap_one = |vma: &Vma<S>, addr: VirtAddr| {
             let flow = page_vma_mapped_walk(page, vma, addr, sync, |addr, table| {
                 self.unmap_one(page, vma, addr, table, flags, hooks)
             });
@@ -57,7 +57,7 @@ impl<S: Kernel> Rmap<S> {
             flow
         };
         let unmapped = |page: &Page| !page.is_mapped();
-        let mut control = WalkControl { done: Some(&unmapped), ..WalkControl::new(&mut rmap_one) };
+        let mut control = WalkControl { done: Some(&unmapped), ..WalkControl::new(rmap_one) };
         self.rmap_walk(page, &mut control);
         !page.is_mapped()
     }

@@ -22,10 +22,10 @@ pub type AnonLock<'c, S> = dyn for<'a> Fn(&'a Rmap<S>, &Page) -> Lookup<AnchorOf
 pub type InvalidVma<'c, S> = dyn Fn(&Vma<S>) -> bool + 'c;
 
 /// How a walk goes: the kernel's `rmap_walk_control`. Only `rmap_one` is needed.
-pub struct WalkControl<'c, S: Kernel> {
+pub struct WalkControl<'c, S: Kernel, F> {
     /// Called for each candidate: the VMA, and the address of the page in it (of a compound page: of its first page that lies in the
     /// VMA). `Break` ends the walk.
-    pub rmap_one: &'c mut dyn FnMut(&Vma<S>, VirtAddr) -> ControlFlow<()>,
+    pub rmap_one: F,
     /// Asked after each candidate: whether the walk has done what it was for.
     pub done: Option<&'c dyn Fn(&Page) -> bool>,
     /// Asked before each candidate: whether to pass over the VMA.
@@ -51,9 +51,9 @@ pub enum WalkEnd {
     Contended,
 }
 
-impl<'c, S: Kernel> WalkControl<'c, S> {
+impl<S: Kernel, F: FnMut(&Vma<S>, VirtAddr) -> ControlFlow<()>> WalkControl<'_, S, F> {
     /// A walk that visits all candidates.
-    pub fn new(rmap_one: &'c mut dyn FnMut(&Vma<S>, VirtAddr) -> ControlFlow<()>) -> Self {
+    pub fn new(rmap_one: F) -> Self {
         Self { rmap_one, done: None, invalid_vma: None, anon_lock: None, try_lock: false, resched: None }
     }
 
@@ -72,7 +72,10 @@ impl<'c, S: Kernel> WalkControl<'c, S> {
 
 impl<S: Kernel> Rmap<S> {
     /// Visits every candidate of a page (of all pages of a compound page). The page lock is held; no anchor's lock is.
-    pub fn rmap_walk(&self, page: &Page, control: &mut WalkControl<'_, S>) -> WalkEnd {
+    pub fn rmap_walk<F>(&self, page: &Page, control: &mut WalkControl<'_, S, F>) -> WalkEnd
+    where
+        F: FnMut(&Vma<S>, VirtAddr) -> ControlFlow<()>,
+    {
         let page = page.head();
         debug_assert!(page.is_locked(), "a walk holds the page lock");
         let (first, last) = pgoffs(page);
@@ -88,7 +91,7 @@ impl<S: Kernel> Rmap<S> {
                     Lookup::Unmapped => return WalkEnd::Unmapped,
                     Lookup::Contended => return WalkEnd::Contended,
                     Lookup::Found(anchor) => {
-                        self.engine.walk_anchor(&anchor, first, last, &mut |vma, addr| control.one(page, vma, addr))
+                        self.engine.walk_anchor(&anchor, first, last, |vma, addr| control.one(page, vma, addr))
                     }
                 }
             }
@@ -102,11 +105,19 @@ impl<S: Kernel> Rmap<S> {
     }
 
     /// As [`rmap_walk`](Self::rmap_walk), for a caller that has locked the anchor of an anonymous page already. The page lock is held.
-    pub fn rmap_walk_locked(&self, page: &Page, anchor: &AnchorOf<'_, S>, control: &mut WalkControl<'_, S>) -> WalkEnd {
+    pub fn rmap_walk_locked<F>(
+        &self,
+        page: &Page,
+        anchor: &AnchorOf<'_, S>,
+        control: &mut WalkControl<'_, S, F>,
+    ) -> WalkEnd
+    where
+        F: FnMut(&Vma<S>, VirtAddr) -> ControlFlow<()>,
+    {
         let page = page.head();
         debug_assert!(page.is_locked(), "a walk holds the page lock");
         let (first, last) = pgoffs(page);
-        let flow = self.engine.walk_anchor(anchor, first, last, &mut |vma, addr| control.one(page, vma, addr));
+        let flow = self.engine.walk_anchor(anchor, first, last, |vma, addr| control.one(page, vma, addr));
         if flow.is_break() { WalkEnd::Stopped } else { WalkEnd::Complete }
     }
 
@@ -116,10 +127,10 @@ impl<S: Kernel> Rmap<S> {
         page: &Page,
         mut mapping: impl FnMut(&Vma<S>, VirtAddr, Pte) -> ControlFlow<()>,
     ) -> WalkEnd {
-        let mut rmap_one = |vma: &Vma<S>, addr: VirtAddr| {
+        let rmap_one = |vma: &Vma<S>, addr: VirtAddr| {
             page_vma_mapped_walk(page, vma, addr, Sync::No, |addr, table| mapping(vma, addr, table.get(addr)))
         };
-        self.rmap_walk(page, &mut WalkControl::new(&mut rmap_one))
+        self.rmap_walk(page, &mut WalkControl::new(rmap_one))
     }
 }
 

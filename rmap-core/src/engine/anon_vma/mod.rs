@@ -41,7 +41,7 @@ pub use lookup::{Anchor, AnchorRef};
 pub use node::AnonVma;
 pub use relayout::Plan;
 
-use super::{Engine, Footprint, Holds, Lookup, Relayout, Visit, Wait};
+use super::{Engine, Footprint, Holds, Lookup, Relayout, Wait};
 use crate::base::error::Result;
 use crate::base::mutant::mutant;
 use crate::base::slab::Slab;
@@ -178,7 +178,7 @@ impl<S: AnonVmaSystem> Engine<S> for AnonVmaEngine<S> {
         anchor: &Anchor<'_, S>,
         first: PgOff,
         last: PgOff,
-        visit: &mut Visit<'_, S>,
+        visit: impl FnMut(&Vma<S>, VirtAddr) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         anchor.for_each_vma(first, last, visit)
     }
