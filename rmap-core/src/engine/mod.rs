@@ -221,6 +221,7 @@ pub enum Kind<'a, S: System> {
 }
 
 /// The kind of a page whose lock is held.
+#[inline]
 pub(crate) fn kind_of<S: System>(page: &Page) -> Kind<'_, S> {
     match page.head().mapping().load() {
         Mapping::None => Kind::None,

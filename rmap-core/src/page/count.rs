@@ -13,6 +13,7 @@
 use super::Page;
 use super::flags::PageFlags;
 use crate::base::sync::atomic::{AtomicU32, Ordering, fence};
+use core::hint::cold_path;
 
 /// What the end of a mapping was the end of. Each answer is exact, whoever else maps and unmaps the page meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +55,7 @@ impl Page {
     pub fn is_mapped(&self) -> bool {
         let head = self.head();
         if head.is_compound() {
+            cold_path();
             head.total_mapcount.load(Ordering::Acquire) != 0
         } else {
             head.mapcount.load(Ordering::Acquire) != 0

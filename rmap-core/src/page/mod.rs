@@ -23,6 +23,7 @@ pub mod radix;
 use crate::base::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::base::types::{Pfn, PgOff};
 use mapping::MappingWord;
+use core::hint::cold_path;
 
 /// One page frame's descriptor: a cache line, so that two frames never share one.
 ///
@@ -141,6 +142,8 @@ impl Page {
         if compound & TAIL == 0 {
             return self;
         }
+        // A branch, so that what is asked of the head does not wait for the word.
+        cold_path();
         let distance = (compound & !TAIL) as usize;
         // SAFETY: `make_compound` set this distance for a page that lies that many descriptors into one array
         // (`PageMap::compound` checks that the whole range lies in one).

@@ -135,6 +135,7 @@ impl<S: Kernel> Rmap<S> {
 }
 
 /// The page offsets of a page, first and last.
+#[inline]
 fn pgoffs(head: &Page) -> (u64, u64) {
     let first = head.index();
     (first, first + head.nr_pages() - 1)
