@@ -22,8 +22,8 @@ pub mod radix;
 
 use crate::base::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::base::types::{Pfn, PgOff};
-use mapping::MappingWord;
 use core::hint::cold_path;
+use mapping::MappingWord;
 
 /// One page frame's descriptor: a cache line, so that two frames never share one.
 ///

@@ -37,6 +37,14 @@ pub struct AnchorRef<'a, S: System> {
     engine: &'a AnonVmaEngine<S>,
 }
 
+/// Why an anchor was not locked at once.
+enum Missed {
+    /// Its lock is not free.
+    Contended,
+    /// It is another's by now, or the page is.
+    Changed,
+}
+
 /// Step 4 but for the root: whether the page is still mapped with the word that was seen.
 #[inline]
 fn still(page: &Page, seen: Mapping) -> bool {
@@ -60,30 +68,52 @@ impl<S: System> AnonVmaEngine<S> {
     }
 
     /// The anon_vma of a page with its root locked shared (`folio_lock_anon_vma_read`).
-    #[inline]
+    #[allow(clippy::inline_always, reason = "what it returns would go by memory, at twice the cost of the look-up")]
+    #[inline(always)]
     pub fn lock_anon_vma_read(&self, page: &Page, wait: Wait) -> Lookup<Anchor<'_, S>> {
         let page = page.head();
+        let Some((seen, node)) = self.peek(page) else { return Lookup::Unmapped };
+        match self.try_anchor(page, seen, node) {
+            Ok(anchor) => Lookup::Found(anchor),
+            Err(_) => self.lock_anon_vma_read_slow(page, wait),
+        }
+    }
+
+    /// Steps 3, the fast way, and 4.
+    #[allow(clippy::inline_always, reason = "as above")]
+    #[inline(always)]
+    fn try_anchor<'a>(&self, page: &Page, seen: Mapping, node: &'a AnonVma<S>) -> Result<Anchor<'a, S>, Missed> {
+        let root = node.root();
+        let Some(held) = root.lock().try_read() else { return Err(Missed::Contended) };
+        held.into_raw();
+        let anchor = Anchor { node, root };
+        if still(page, seen) && (node.has_root(root) || mutant("lookup_no_root_check")) {
+            return Ok(anchor);
+        }
+        // Unlocked by the drop: the one that was locked, whatever the root is now (T6).
+        drop(anchor);
+        Err(Missed::Changed)
+    }
+
+    /// All steps, until the anchor is locked or there is none.
+    #[cold]
+    fn lock_anon_vma_read_slow(&self, page: &Page, wait: Wait) -> Lookup<Anchor<'_, S>> {
         loop {
             let Some((seen, node)) = self.peek(page) else { return Lookup::Unmapped };
-            let root = node.root();
-            if let Some(held) = root.lock().try_read() {
-                held.into_raw();
-                let anchor = Anchor { node, root };
-                if still(page, seen) && (node.has_root(root) || mutant("lookup_no_root_check")) {
-                    return Lookup::Found(anchor);
+            match self.try_anchor(page, seen, node) {
+                Ok(anchor) => return Lookup::Found(anchor),
+                Err(Missed::Changed) => {}
+                Err(Missed::Contended) if wait == Wait::Try => return Lookup::Contended,
+                Err(Missed::Contended) => {
+                    if let Some(anchor) = self.wait_for_anchor(page, seen, node) {
+                        return Lookup::Found(anchor);
+                    }
                 }
-                // Unlocked by the drop: the one that was locked, whatever the root is now (T6).
-                drop(anchor);
-            } else if wait == Wait::Try {
-                return Lookup::Contended;
-            } else if let Some(anchor) = self.wait_for_anchor(page, seen, node) {
-                return Lookup::Found(anchor);
             }
         }
     }
 
     /// Step 3 the slow way. `None`: something changed, start over.
-    #[cold]
     fn wait_for_anchor<'a>(&'a self, page: &Page, seen: Mapping, node: &'a AnonVma<S>) -> Option<Anchor<'a, S>> {
         let held = self.get_checked(page, seen, node)?;
         // The reference keeps the anon_vma and its root from being freed, so the root cannot change.
