@@ -79,15 +79,14 @@ pub struct rmap_mapping {
     pub pte: rmap_pte,
 }
 
-/// The program's side of a walk.
-struct Visitor {
-    control: rmap_walk_control,
-    one: unsafe extern "C" fn(*mut rmap_page, *mut rmap_vma, u64, *mut c_void) -> bool,
-}
+/// The program's side of a walk: a control that was checked. It is read once, where its members are used, and never copied whole.
+#[derive(Clone, Copy)]
+struct Visitor(*const rmap_walk_control);
 
 impl Visitor {
     /// # Safety
-    /// `control` is NULL or valid for its size, and its functions keep their contract.
+    /// `control` is NULL or valid for its size as long as the result is used, and its functions keep their contract.
+    #[inline]
     unsafe fn new(control: *const rmap_walk_control) -> Outcome<Self> {
         if control.is_null() {
             return Err(RMAP_ERR_NULL);
@@ -96,24 +95,29 @@ impl Visitor {
             return Err(RMAP_ERR_INVAL);
         }
         // SAFETY: the caller's contract: `size` is there, and then as much as it says.
-        let control = unsafe {
+        unsafe {
             if (*control).size < size_of::<rmap_walk_control>() {
                 return Err(RMAP_ERR_INVAL);
             }
-            *control
-        };
-        if control.flags & !RMAP_WALK_TRY != 0 {
-            return Err(RMAP_ERR_NOT_SUPPORTED);
+            if (*control).flags & !RMAP_WALK_TRY != 0 {
+                return Err(RMAP_ERR_NOT_SUPPORTED);
+            }
+            if (*control).rmap_one.is_none() {
+                return Err(RMAP_ERR_NULL);
+            }
         }
-        Ok(Self { one: control.rmap_one.ok_or(RMAP_ERR_NULL)?, control })
+        Ok(Self(control))
     }
 
     /// Walks, with the anon_vma locked or not, and the core's view of the control.
     fn walk(&self, context: &Context, page: &Page, locked: Option<&Anchor<'_, Component>>) -> Outcome<rmap_walk_end> {
-        let rmap_walk_control { flags, done, invalid_vma, anon_lock, resched, arg, .. } = self.control;
+        // SAFETY: valid (`new`).
+        let rmap_walk_control { flags, rmap_one, done, invalid_vma, anon_lock, resched, arg, .. } =
+            unsafe { self.0.read() };
+        let one = rmap_one.ok_or(RMAP_ERR_NULL)?;
         let rmap_one = |vma: &Vma, addr: VirtAddr| {
             // SAFETY: the program's function, called as its contract says.
-            let more = unsafe { (self.one)(seal_page(page.head()), seal(vma), addr.0, arg) };
+            let more = unsafe { one(seal_page(page.head()), seal(vma), addr.0, arg) };
             if more { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         };
         let is_done = done.map(|done| {
@@ -211,6 +215,7 @@ pub unsafe extern "C" fn rmap_walk(
 
 /// # Safety
 /// Handles are NULL or living ones, `control` is as for `Visitor::new`.
+#[inline]
 unsafe fn open_walk<'a>(
     ctx: *mut rmap_ctx,
     page: *mut rmap_page,
