@@ -43,6 +43,10 @@ fn main() {
         }
         took
     });
+    // What it costs to look at the items themselves in that order: no structure that finds an item by itself can remove it for less.
+    figures.time("i_mmap_random/remove_floor", ITEMS as u64, |times| {
+        cpu_time(|| (0..times).for_each(|_| _ = black_box(items.touch(&shuffled))))
+    });
     items.insert(&in_order);
     let queries: Vec<u64> = (0..QUERIES).map(|_| random.below(FILE)).collect();
     let hits: u64 = queries.iter().map(|at| items.count(*at, *at)).sum();
