@@ -3,6 +3,7 @@
 use crate::block::Block;
 use crate::handle::{CHECKED, File, Mm, Rmap, Slot, need, open_ctx, put, rmap_ctx, slots};
 use crate::held;
+use crate::sized::{self, Growing};
 use crate::status::rmap_status::{RMAP_ERR_BUSY, RMAP_ERR_INVAL, RMAP_ERR_NOT_SUPPORTED, RMAP_ERR_NULL};
 use crate::status::{Outcome, boundary, rmap_status};
 use core::ffi::{c_char, c_void};
@@ -94,6 +95,15 @@ pub struct rmap_stats {
     pub engine_bytes: u64,
 }
 
+// SAFETY: `repr(C)`, the size first, and plain numbers and pointers; NULL functions are `None`.
+unsafe impl Growing for rmap_config {
+    const FIRST: usize = size_of::<Self>();
+}
+// SAFETY: `repr(C)`, the size first, and plain numbers.
+unsafe impl Growing for rmap_stats {
+    const FIRST: usize = size_of::<Self>();
+}
+
 impl rmap_config {
     const DEFAULT: Self = Self {
         size: size_of::<Self>(),
@@ -125,39 +135,6 @@ impl Context {
         if held::none().is_ok() {
             self.rmap.arena().rcu.reclaim();
         }
-    }
-}
-
-/// Reads a struct that begins with its size: what the program does not know keeps its default.
-///
-/// # Safety
-/// `from` is valid for as many bytes as its first member says.
-unsafe fn read_sized<T: Copy>(from: *const T, default: T, first_size: usize) -> Outcome<T> {
-    if !from.is_aligned() {
-        return Err(RMAP_ERR_INVAL);
-    }
-    // SAFETY: the struct begins with its size (callers).
-    let size = unsafe { from.cast::<usize>().read() };
-    if size < first_size {
-        return Err(RMAP_ERR_INVAL);
-    }
-    let mut value = default;
-    // SAFETY: `from` is valid for `size` bytes, `value` for its own.
-    unsafe {
-        core::ptr::copy_nonoverlapping(from.cast::<u8>(), (&raw mut value).cast::<u8>(), size.min(size_of::<T>()));
-    }
-    Ok(value)
-}
-
-/// Writes as much of a struct that begins with its size as the program knows. The size stays the program's.
-///
-/// # Safety
-/// `to` is valid for `size` bytes.
-unsafe fn write_sized<T: Copy>(to: *mut T, size: usize, value: T) {
-    // SAFETY: the caller's contract.
-    unsafe {
-        core::ptr::copy_nonoverlapping((&raw const value).cast::<u8>(), to.cast::<u8>(), size.min(size_of::<T>()));
-        to.cast::<usize>().write(size);
     }
 }
 
@@ -195,11 +172,11 @@ pub extern "C" fn rmap_version_string() -> *const c_char {
 pub unsafe extern "C" fn rmap_config_init(config: *mut rmap_config, size: usize) -> rmap_status {
     boundary(|| {
         need(config)?;
-        if size < size_of::<rmap_config>() {
+        if size < rmap_config::FIRST {
             return Err(RMAP_ERR_INVAL);
         }
         // SAFETY: valid for `size` bytes (Parameters).
-        unsafe { write_sized(config, size, rmap_config::DEFAULT) };
+        unsafe { sized::write(config, size, rmap_config::DEFAULT) };
         Ok(())
     })
 }
@@ -219,7 +196,7 @@ pub unsafe extern "C" fn rmap_new(config: *const rmap_config, out: *mut *mut rma
             rmap_config::DEFAULT
         } else {
             // SAFETY: valid for as many bytes as its size says (rmap_config).
-            unsafe { read_sized(config, rmap_config::DEFAULT, size_of::<rmap_config>()) }?
+            unsafe { sized::read(config, rmap_config::DEFAULT) }?
         };
         if config.engine != rmap_engine::RMAP_ENGINE_ANON_VMA as u32 || config.flags != 0 {
             return Err(RMAP_ERR_NOT_SUPPORTED);
@@ -300,15 +277,8 @@ pub unsafe extern "C" fn rmap_stats(ctx: *const rmap_ctx, stats: *mut rmap_stats
     boundary(|| {
         // SAFETY: a living context (Parameters).
         let context = unsafe { open_ctx(ctx) }?;
-        need(stats)?;
-        if !stats.is_aligned() {
-            return Err(RMAP_ERR_INVAL);
-        }
-        // SAFETY: valid for as many bytes as its size says (rmap_stats).
-        let size = unsafe { (*stats).size };
-        if size < size_of::<rmap_stats>() {
-            return Err(RMAP_ERR_INVAL);
-        }
+        // SAFETY: NULL or valid for as many bytes as its size says (rmap_stats).
+        let size = unsafe { sized::size_of_output(stats) }?;
         let Context { rmap, mms, files, heap, .. } = context;
         let engine = rmap.engine().footprint();
         let now = rmap_stats {
@@ -324,7 +294,7 @@ pub unsafe extern "C" fn rmap_stats(ctx: *const rmap_ctx, stats: *mut rmap_stats
             engine_bytes: engine.bytes + rmap.arena().nodes.live_bytes() as u64,
         };
         // SAFETY: as above.
-        unsafe { write_sized(stats, size, now) };
+        unsafe { sized::write(stats, size, now) };
         Ok(())
     })
 }

@@ -1,7 +1,8 @@
 //! The embedder's page tables: `struct rmap_pte_ops`, and the core's view of them.
 
+use crate::sized::{self, Growing};
 use crate::status::Outcome;
-use crate::status::rmap_status::{RMAP_ERR_INVAL, RMAP_ERR_NULL};
+use crate::status::rmap_status::RMAP_ERR_NULL;
 use core::ffi::c_void;
 use rmap_core::base::types::{Pfn, VirtAddr};
 use rmap_core::page::pte::{LockedTable, MigrationEntry, PageTable, Pte, PteFlags, SwapEntry};
@@ -175,27 +176,34 @@ unsafe impl Send for Table {}
 // SAFETY: as for Send.
 unsafe impl Sync for Table {}
 
-/// The size of the first version of the struct: none that is smaller was ever in a header.
-const FIRST_SIZE: usize = size_of::<rmap_pte_ops>();
+// SAFETY: `repr(C)`, the size first, and functions, of which NULL ones are `None`.
+unsafe impl Growing for rmap_pte_ops {
+    const FIRST: usize = size_of::<Self>();
+}
+
+impl rmap_pte_ops {
+    const NONE: Self = Self {
+        size: size_of::<Self>(),
+        load: None,
+        lock: None,
+        unlock: None,
+        set: None,
+        clear_flush: None,
+        clear: None,
+        flush: None,
+        test_and_clear_young: None,
+        mkclean: None,
+        wrprotect: None,
+    };
+}
 
 impl Table {
     /// # Safety
     /// `ops` is NULL or valid for as many bytes as its `size` says, and its functions keep the contract of
     /// `rmap_pte_ops`.
     pub(crate) unsafe fn new(ops: *const rmap_pte_ops, table: *mut c_void) -> Outcome<Self> {
-        if ops.is_null() {
-            return Err(RMAP_ERR_NULL);
-        }
-        if !ops.is_aligned() {
-            return Err(RMAP_ERR_INVAL);
-        }
-        // SAFETY: the caller's contract: at least `size` is there, and then as much as it says.
-        let ops = unsafe {
-            if (*ops).size < FIRST_SIZE {
-                return Err(RMAP_ERR_INVAL);
-            }
-            *ops
-        };
+        // SAFETY: the caller's contract.
+        let ops = unsafe { sized::read(ops, rmap_pte_ops::NONE) }?;
         let (Some(load), Some(lock), Some(unlock), Some(set), Some(clear_flush)) =
             (ops.load, ops.lock, ops.unlock, ops.set, ops.clear_flush)
         else {
