@@ -93,6 +93,7 @@ int main(int argc, char **argv) {
   struct host host;
   struct results results = {.items = NULL};
   struct baseline *baseline = NULL;
+  setvbuf(stdout, NULL, _IOLBF, 0); /* progress on stderr stands between the lines */
   options_read(&options, argc, argv);
   if (options.list) {
     list(&options);
@@ -110,6 +111,7 @@ int main(int argc, char **argv) {
     close_output(json, options.json);
     close_output(csv, options.csv);
   }
+  if (fflush(stdout) || ferror(stdout)) options_wrong("the output cannot be written");
   baseline_free(baseline);
   free(results.items);
   if (options.filtered) regfree(&options.filter);

@@ -22,5 +22,4 @@ void report_summary(FILE *out, const struct result *r) {
   if (r->baseline > 0) fprintf(out, " baseline %.3f", r->baseline);
   for (unsigned i = 0; i < r->figures_len; i++) fprintf(out, " %s %.10g", r->figures[i].name, r->figures[i].value);
   fprintf(out, "\n");
-  fflush(out);
 }
