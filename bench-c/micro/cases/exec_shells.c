@@ -12,7 +12,9 @@ struct state {
 };
 
 static void *setup(struct run *run) {
-  struct system *sys = system_of(run, &(struct system_config){.frames = REGIONS * REGION + FAULTS, .span = REGIONS * REGION});
+  struct system_config config = {
+      .frames = REGIONS * REGION + FAULTS, .span = REGIONS * (REGION + 1), .apart = true};
+  struct system *sys = system_of(run, &config);
   if (!sys) return NULL;
   struct state *s = must_calloc(1, sizeof *s);
   s->sys = sys;

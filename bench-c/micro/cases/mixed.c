@@ -72,7 +72,8 @@ static void *setup(struct run *run) {
   bool shell = param_is(run, "tree", "shell");
   uint64_t processes = shell ? 6 : PROCESSES_MAX, regions = shell ? 40 : REGIONS_MAX, pages = regions * REGION;
   struct system_config config = {.frames = pages * (processes + 1) + run->threads * THREADS_FRAMES,
-                                 .span = pages + run->threads * REGION};
+                                 .span = (regions + run->threads) * (REGION + 1),
+                                 .apart = true};
   struct system *sys = system_of(run, &config);
   if (!sys) return NULL;
   struct state *s = must_calloc(1, sizeof *s);

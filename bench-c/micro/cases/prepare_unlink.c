@@ -11,7 +11,8 @@ struct state {
 static void *setup(struct run *run) {
   if (run->engine->ledger) return run_unsupported(run, "keeps nothing of regions");
   uint64_t live = param(run, "live");
-  struct system *sys = system_component(run, &(struct system_config){.frames = live + 1, .span = live + 1});
+  struct system_config config = {.frames = live + 1, .span = 2 * live + 1, .apart = true};
+  struct system *sys = system_component(run, &config);
   if (!sys) return NULL;
   struct state *s = must_calloc(1, sizeof *s);
   s->sys = sys;

@@ -39,7 +39,7 @@ static void measure_what(struct state *s, const struct run *run) {
 }
 
 static void *setup(struct run *run) {
-  struct system_config config = {.frames = REGIONS * PAGES, .span = REGIONS * PAGES};
+  struct system_config config = {.frames = REGIONS * PAGES, .span = REGIONS * (PAGES + 1), .apart = true};
   struct system *sys = run->engine->ledger ? system_component(run, &config) : system_machine(run, &config);
   if (!sys) return NULL;
   struct state *s = must_calloc(1, sizeof *s);

@@ -7,6 +7,7 @@ struct machine_system {
   struct system base;
   struct rmap_machine *machine;
   atomic_uintptr_t regions; /* mapped so far */
+  bool apart;
 };
 
 #define RW (RMAP_VM_READ | RMAP_VM_WRITE)
@@ -52,14 +53,17 @@ static void machine_file_free(struct system *sys, struct system_file *file) {
 
 /* Each region has a private word of its own: neighbours do not become one. */
 static uint64_t machine_map(struct system *sys, struct space *space, uint64_t pages, struct system_file *file) {
+  struct machine_system *machine = (struct machine_system *)sys;
+  uint64_t gap = machine->apart && !file ? PAGE : 0;
   struct rmap_map_request request = {.size = sizeof request,
-                                     .len = pages * PAGE,
+                                     .len = pages * PAGE + gap,
                                      .prot = file ? RMAP_VM_READ : RW,
                                      .flags = RMAP_MAP_PRIVATE,
                                      .file = (struct rmap_machine_file *)file};
   uint64_t addr;
-  request.private_data = (void *)(1 + atomic_fetch_add(&((struct machine_system *)sys)->regions, 1));
+  request.private_data = (void *)(1 + atomic_fetch_add(&machine->regions, 1));
   MUST(rmap_machine_mmap(space_rmap_mm(space), &request, &addr));
+  if (gap) MUST(rmap_machine_munmap(space_rmap_mm(space), addr + pages * PAGE, gap));
   return addr;
 }
 
@@ -122,6 +126,7 @@ struct system *system_machine(struct run *run, const struct system_config *confi
   if (run->engine->ledger) return run_unsupported(run, "a model has no machine");
   struct machine_system *sys = must_calloc(1, sizeof *sys);
   sys->base.ops = &machine_ops;
+  sys->apart = config->apart;
   MUST(rmap_machine_config_init(&c, sizeof c));
   c.engine = run->engine->value;
   c.frames = config->frames + 1; /* one is the zero page */

@@ -13,8 +13,9 @@ struct system_file;
 
 struct system_config {
   uint64_t frames;
-  uint64_t span;       /* pages that fit into an address space, in all */
+  uint64_t span;       /* pages that fit into an address space, in all, those between regions included */
   uint64_t swap_slots; /* machine only */
+  bool apart;          /* a page is left free after each private region, else neighbours share an anchor */
 };
 
 /* What a walk found. */

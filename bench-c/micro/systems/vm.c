@@ -13,6 +13,7 @@ struct vm {
   const struct ledger *ledger;
   void *book;
   uint64_t span;
+  bool apart;
   struct frames frames;
 };
 
@@ -66,18 +67,22 @@ static struct region *region_insert(struct space *space, size_t at, uint64_t add
   return region;
 }
 
+/* The first address after a region where another may begin. */
+static uint64_t after(const struct vm *vm, const struct region *region) {
+  return region->addr + (region->pages + (vm->apart && !region->file)) * PAGE;
+}
+
 /* After the last region, or in the first gap that is large enough. */
-static uint64_t find_gap(const struct space *space, uint64_t pages, size_t *at) {
+static uint64_t find_gap(const struct vm *vm, const struct space *space, uint64_t pages, size_t *at) {
   uint64_t end = TABLE_BASE + space->table.pages * PAGE;
-  const struct region *last = space->len ? space->regions[space->len - 1] : NULL;
-  uint64_t addr = last ? last->addr + last->pages * PAGE : TABLE_BASE;
+  uint64_t addr = space->len ? after(vm, space->regions[space->len - 1]) : TABLE_BASE;
   *at = space->len;
-  if (end - addr >= pages * PAGE) return addr;
+  if (addr + pages * PAGE <= end) return addr;
   addr = TABLE_BASE;
   for (size_t i = 0; i < space->len; i++) {
     *at = i;
-    if (space->regions[i]->addr - addr >= pages * PAGE) return addr;
-    addr = space->regions[i]->addr + space->regions[i]->pages * PAGE;
+    if (addr + (pages + vm->apart) * PAGE <= space->regions[i]->addr) return addr;
+    addr = after(vm, space->regions[i]);
   }
   fprintf(stderr, "an address space of the small manager is full\n");
   exit(1);
@@ -87,7 +92,7 @@ static uint64_t vm_map(struct system *sys, struct space *space, uint64_t pages, 
   const struct ledger *ledger = of(sys)->ledger;
   size_t at;
   ledger->write_lock(space, false);
-  uint64_t addr = find_gap(space, pages, &at);
+  uint64_t addr = find_gap(of(sys), space, pages, &at);
   struct region *region = region_insert(space, at, addr, pages, file);
   if (ledger->region_made) ledger->region_made(space, region);
   ledger->write_unlock(space);
@@ -298,6 +303,7 @@ struct system *system_component(struct run *run, const struct system_config *con
   vm->ledger = ledger;
   vm->book = book;
   vm->span = config->span;
+  vm->apart = config->apart;
   frames_init(&vm->frames, config->frames);
   return &vm->base;
 }
