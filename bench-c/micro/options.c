@@ -16,7 +16,7 @@ static const char usage[] =
     "  --engines A,B      only these engines and models; ratios are to the first\n"
     "  --threads N        at most so many threads, but two where a case does two things at once (default: as many as\n"
     "                     there are processors, at most 8)\n"
-    "  --seconds S        measured for each result (default 0.18)\n"
+    "  --seconds S        measured for each result (default 0.1)\n"
     "  --quick            small sizes and short samples\n"
     "  --json FILE        the results, the machine and the options as JSON\n"
     "  --csv FILE         the results as CSV\n"
@@ -115,7 +115,7 @@ void options_read(struct options *options, int argc, char **argv) {
       options->seconds = read_seconds(value);
   }
   if (options->quick) options->rounds = 5;
-  if (options->seconds == 0) options->seconds = options->quick ? 0.01 : 0.18;
+  if (options->seconds == 0) options->seconds = options->quick ? 0.01 : 0.1;
 }
 
 bool options_want(const struct options *options, const char *text) {
