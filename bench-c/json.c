@@ -1,18 +1,6 @@
 /* What came of the replays, for programs. */
 #include "job.h"
-
-static void print_string(FILE *out, const char *text) {
-  fputc('"', out);
-  for (const unsigned char *c = (const unsigned char *)text; *c; c++) {
-    if (*c == '"' || *c == '\\')
-      fprintf(out, "\\%c", *c);
-    else if (*c < 0x20)
-      fprintf(out, "\\u%04x", *c);
-    else
-      fputc(*c, out);
-  }
-  fputc('"', out);
-}
+#include "json_string.h"
 
 static void field(FILE *out, const char *indent, const char *name, uint64_t value) {
   fprintf(out, "%s\"%s\": %llu,\n", indent, name, (unsigned long long)value);
@@ -22,7 +10,7 @@ static void print_mark(FILE *out, const struct job_mark *kept) {
   const struct rmap_replay_mark *m = &kept->mark;
   const char *in = "          ";
   fprintf(out, "        {\n%s\"label\": ", in);
-  print_string(out, kept->label);
+  json_string(out, kept->label);
   fprintf(out, ",\n%s\"holds\": %s,\n%s\"snapshot\": %s,\n", in, job_mark_holds(m) ? "true" : "false", in,
           m->has_snapshot ? "true" : "false");
   field(out, in, "processes", m->processes);
@@ -47,7 +35,7 @@ static void print_mark(FILE *out, const struct job_mark *kept) {
   field(out, in, "anchors", m->anchors);
   field(out, in, "links", m->links);
   fprintf(out, "%s\"difference\": ", in);
-  print_string(out, kept->difference);
+  json_string(out, kept->difference);
   fprintf(out, "\n        }");
 }
 
@@ -58,7 +46,7 @@ void json_print(FILE *out, const struct job *jobs, size_t len) {
     const struct rmap_replay_stats *s = &job->stats;
     const char *in = "      ";
     fprintf(out, "    {\n%s\"trace\": ", in);
-    print_string(out, job->trace);
+    json_string(out, job->trace);
     fprintf(out, ",\n");
     field(out, in, "events", s->events);
     field(out, in, "address_spaces", s->address_spaces);
