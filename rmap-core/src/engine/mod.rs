@@ -18,8 +18,9 @@ pub mod anon_vma;
 pub(crate) mod per_mm;
 
 use crate::base::error::Result;
-use crate::base::types::{PgOff, VirtAddr};
+use crate::base::types::{PgOff, VirtAddr, VmFlags};
 use crate::ds::interval_tree::NeedNodes;
+use crate::mm::address_space::MmLocked;
 use crate::mm::{Arena, EngineData, File, FileRef, Mm, System, Vma, VmaBounds};
 use crate::page::Page;
 use crate::page::mapping::Mapping;
@@ -108,7 +109,8 @@ pub type Visit<'v, S> = dyn FnMut(&Vma<S>, VirtAddr) -> ControlFlow<()> + 'v;
 
 /// A reverse-mapping design. See the [module](self).
 ///
-/// Every verb that returns an error has changed nothing (G4).
+/// Every verb that returns an error has changed nothing (G4). A verb with a body here is one that some engines have
+/// nothing to do in.
 pub trait Engine<S: System>: EngineData {
     /// Its name on every command line and in every table.
     const NAME: &'static str;
@@ -139,13 +141,23 @@ pub trait Engine<S: System>: EngineData {
     /// The engine's data of a new address space.
     fn mm_data(&self, arena: &Arena<S>) -> Result<Self::Mm>;
     /// An address space was made; it can be walked from now on.
-    fn mm_made(&self, mm: &Mm<S>) -> Result<()>;
+    fn mm_made(&self, mm: &Mm<S>) -> Result<()> {
+        let _ = mm;
+        Ok(())
+    }
     /// An address space is about to be freed. It has no VMAs.
-    fn mm_gone(&self, mm: &Mm<S>);
+    fn mm_gone(&self, mm: &Mm<S>) {
+        let _ = mm;
+    }
     /// Fork begins: `child` is empty. Both VMA locks held exclusively.
-    fn fork_begin(&self, child: &Mm<S>, parent: &Mm<S>) -> Result<()>;
+    fn fork_begin(&self, child: &Mm<S>, parent: &Mm<S>) -> Result<()> {
+        let _ = (child, parent);
+        Ok(())
+    }
     /// Fork ended, with success or after everything was undone. Both VMA locks held exclusively.
-    fn fork_end(&self, child: &Mm<S>, parent: &Mm<S>);
+    fn fork_end(&self, child: &Mm<S>, parent: &Mm<S>) {
+        let _ = (child, parent);
+    }
 
     // VMAs.
 
@@ -173,12 +185,16 @@ pub trait Engine<S: System>: EngineData {
     fn unlink(&self, vma: &Vma<S>);
     /// Keeps walks that come by an anchor away from `vma` while its page-table entries are moved in an order that walks could miss. VMA lock and, for VMAs
     /// of a file, `i_mmap_rwsem` held exclusively ([`Rmap::lock_for_move`](crate::rmap::Rmap::lock_for_move) takes both).
-    fn lock_for_move<'a>(&self, vma: &'a Vma<S>) -> Option<Self::MoveLock<'a>>;
+    fn lock_for_move<'a>(&'a self, vma: &'a Vma<S>) -> Option<Self::MoveLock<'a>>;
 
     // Pages. PTE lock held.
 
     /// Engines that allocate per mapping get memory for `n` of them here, before PTE locks are taken.
-    fn reserve(&self, n: usize) -> Result<()>;
+    #[inline]
+    fn reserve(&self, n: usize) -> Result<()> {
+        let _ = n;
+        Ok(())
+    }
     /// The first mapping of an anonymous page: sets its index and mapping word. `exclusive`: no other process can have it; else it
     /// belongs to the oldest anchor that `vma` knows (T1). The page is locked, or nobody else can reach it.
     fn anchor_page(&self, page: &Page, vma: &Vma<S>, addr: VirtAddr, exclusive: bool);
@@ -186,9 +202,15 @@ pub trait Engine<S: System>: EngineData {
     /// held.
     fn reanchor(&self, page: &Page, vma: &Vma<S>, addr: VirtAddr);
     /// A mapping of `page` at `addr` in `vma` was made; its first or a further one.
-    fn page_mapped(&self, page: &Page, vma: &Vma<S>, addr: VirtAddr);
+    #[inline]
+    fn page_mapped(&self, page: &Page, vma: &Vma<S>, addr: VirtAddr) {
+        let _ = (page, vma, addr);
+    }
     /// A mapping of `page` at `addr` in `vma` is gone.
-    fn page_unmapped(&self, page: &Page, vma: &Vma<S>, addr: VirtAddr);
+    #[inline]
+    fn page_unmapped(&self, page: &Page, vma: &Vma<S>, addr: VirtAddr) {
+        let _ = (page, vma, addr);
+    }
 
     // Look-ups and walks.
 
@@ -240,6 +262,29 @@ pub(crate) fn same_file<S: System>(a: Option<&FileRef<S>>, b: Option<&FileRef<S>
         (None, None) => true,
         _ => false,
     }
+}
+
+/// What `of` says of a neighbour that could be one VMA with `vma` but for the access bits: mprotect alone may have
+/// parted them, and with an anchor in common they can become one again (`find_mergeable_anon_vma`). The neighbour above
+/// is asked first.
+///
+/// # Safety
+/// The VMA lock is held.
+pub(crate) unsafe fn of_mergeable_neighbour<S: System, T>(
+    vma: &Vma<S>,
+    of: impl Fn(&Vma<S>) -> Option<T>,
+) -> Option<T> {
+    let compatible = |low: &Vma<S>, high: &Vma<S>| {
+        low.end() == high.start()
+            && (low.flags() ^ high.flags()).difference(VmFlags::ACCESS).is_empty()
+            && same_file(low.file(), high.file())
+            && high.pgoff() == low.pgoff() + low.pages()
+    };
+    // SAFETY: the caller's contract.
+    let mm = unsafe { vma.mm().assume_read() };
+    let (prev, next) = mm.neighbours(vma.start(), vma.end());
+    let next = next.filter(|next| compatible(vma, next)).and_then(&of);
+    next.or_else(|| prev.filter(|prev| compatible(prev, vma)).and_then(of))
 }
 
 /// `EngineData` of a system's engine in a VMA.

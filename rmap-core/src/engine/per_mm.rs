@@ -251,9 +251,6 @@ impl<S: PerMmSystem> Engine<S> for PerMm<S> {
         let vmas = UnsafeCell::new(List(None));
         Ok(Member { family: AtomicPtr::new(core::ptr::null_mut()), guard: SpinLock::new(), vmas })
     }
-    fn mm_made(&self, _: &Mm<S>) -> Result<()> {
-        Ok(())
-    }
     fn mm_gone(&self, mm: &Mm<S>) {
         let Some(family) = mm.engine().family() else { return };
         let mut held = family.lock.write();
@@ -282,7 +279,6 @@ impl<S: PerMmSystem> Engine<S> for PerMm<S> {
             spare = List::with_room(&child.arena().heap, len + 1)?;
         }
     }
-    fn fork_end(&self, _: &Mm<S>, _: &Mm<S>) {}
 
     fn prepare(&self, vma: &Vma<S>) -> Result<()> {
         if self.is_prepared(vma) { Ok(()) } else { self.list(vma) }
@@ -339,9 +335,6 @@ impl<S: PerMmSystem> Engine<S> for PerMm<S> {
         Some(member(vma).family()?.lock.write())
     }
 
-    fn reserve(&self, _: usize) -> Result<()> {
-        Ok(())
-    }
     fn anchor_page(&self, page: &Page, vma: &Vma<S>, addr: VirtAddr, _exclusive: bool) {
         let Some(family) = member(vma).family() else {
             debug_assert!(false, "an anonymous page is mapped in a VMA that was not prepared");
@@ -351,8 +344,6 @@ impl<S: PerMmSystem> Engine<S> for PerMm<S> {
         page.mapping().store(Mapping::Anon(NonNull::from(family).cast()));
     }
     fn reanchor(&self, _: &Page, _: &Vma<S>, _: VirtAddr) {}
-    fn page_mapped(&self, _: &Page, _: &Vma<S>, _: VirtAddr) {}
-    fn page_unmapped(&self, _: &Page, _: &Vma<S>, _: VirtAddr) {}
 
     fn lock_anchor(&self, page: &Page, wait: Wait) -> Lookup<Anchor<'_, S>> {
         let page = page.head();
@@ -388,9 +379,8 @@ impl<S: PerMmSystem> Engine<S> for PerMm<S> {
             for vma in unsafe { mm.as_ref() }.engine().vmas(&anchor.held) {
                 // SAFETY: as above, for VMAs.
                 let vma = unsafe { vma.as_ref() };
-                let bounds = vma.bounds();
-                if bounds.pgoff <= last && first <= bounds.last_pgoff() {
-                    visit(vma, bounds.start.add_pages(first.saturating_sub(bounds.pgoff)))?;
+                if let Some(addr) = vma.bounds().first_of(first, last) {
+                    visit(vma, addr)?;
                 }
             }
         }
