@@ -4,20 +4,27 @@
 //! layer above checks each candidate against the page tables and so turns candidates into *mappings*. An engine may yield a candidate
 //! that is no mapping; it must never leave out one that is (guarantee G1).
 //!
-//! | engine | idea |
-//! |---|---|
-//! | [`anon_vma`] | an `anon_vma` per process and region, linked to VMAs, one rwsem in the root: Linux 2.6.34 to today |
+//! | engine | idea | Linux |
+//! |---|---|---|
+//! | [`full_scan`] | no reverse map: look through every VMA of every address space | before 2.5 |
+//! | [`objrmap`] | an `anon_vma` per region, which its whole fork family shares: a list of VMAs | 2.6.7 to 2.6.33 |
+//! | [`anon_vma`] | an `anon_vma` per process and region, linked to VMAs, one rwsem in the root | 2.6.34 to today |
 //!
 //! **To add an engine**: one file with a type that implements [`EngineData`] (what it keeps in an address space and in a VMA)
-//! and [`Engine`] (its verbs), and a [`System`] that names it. No engine calls another, and none scans all address spaces as a fallback.
+//! and [`Engine`] (its verbs), and a [`System`] that names it. No engine calls another, and none scans all address
+//! spaces as a fallback ([`full_scan`] alone does, and nothing else).
 //!
 //! Who calls which verb under which locks is said at each verb; "VMA lock" there is the mmap_lock of the VMA's address space.
 
 pub mod anon_vma;
+pub mod full_scan;
+pub mod objrmap;
 #[cfg(test)]
 pub(crate) mod per_mm;
+mod vma_list;
 
 use crate::base::error::Result;
+use crate::base::sync::{ReadGuard, RwSem, rank};
 use crate::base::types::{PgOff, VirtAddr, VmFlags};
 use crate::ds::interval_tree::NeedNodes;
 use crate::mm::address_space::MmLocked;
@@ -25,6 +32,7 @@ use crate::mm::{Arena, EngineData, File, FileRef, Mm, System, Vma, VmaBounds};
 use crate::page::Page;
 use crate::page::mapping::Mapping;
 use core::ops::ControlFlow;
+use core::ptr::NonNull;
 
 /// A [`System`] whose engine has its verbs. Implemented by itself.
 pub trait Kernel: System<Engine = <Self as Kernel>::Design> {
@@ -65,6 +73,19 @@ pub struct Relayout<'a, S: System> {
     pub shift: Option<(&'a Vma<S>, VmaBounds)>,
 }
 
+impl<'a, S: System> Relayout<'a, S> {
+    /// The VMAs that are there before it.
+    pub(crate) fn before(&self) -> impl Iterator<Item = &'a Vma<S>> {
+        [Some(self.vma.0), self.remove, self.shift.map(|(other, _)| other)].into_iter().flatten()
+    }
+
+    /// For engines that list the VMAs of an anchor: who has to be `listed` after the change and is not. Whoever takes
+    /// over pages of a listed VMA is. VMA lock held exclusively.
+    pub(crate) fn joining(&self, listed: impl Fn(&Vma<S>) -> bool) -> [Option<&'a Vma<S>>; 2] {
+        if self.before().any(&listed) { [Some(self.vma.0).filter(|vma| !listed(vma)), self.insert] } else { [None; 2] }
+    }
+}
+
 /// How a look-up or a walk may wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
@@ -82,6 +103,16 @@ pub enum Lookup<A> {
     Unmapped,
     /// The anchor's lock is not free, and the caller did not want to wait.
     Contended,
+}
+
+impl<A> Lookup<A> {
+    fn map<B>(self, f: impl FnOnce(A) -> B) -> Lookup<B> {
+        match self {
+            Self::Found(anchor) => Lookup::Found(f(anchor)),
+            Self::Unmapped => Lookup::Unmapped,
+            Self::Contended => Lookup::Contended,
+        }
+    }
 }
 
 /// How much memory an engine uses.
@@ -261,6 +292,38 @@ pub(crate) fn same_file<S: System>(a: Option<&FileRef<S>>, b: Option<&FileRef<S>
         (Some(a), Some(b)) => FileRef::same(a, b),
         (None, None) => true,
         _ => false,
+    }
+}
+
+/// The look-up of engines whose anchors have a lock each: `lock_of` finds it by the pointer in a page's word. What the
+/// pointer leads to is type-stable, so the lock may be a dead anchor's, or another's by now; a second look finds out.
+/// It is sufficient if an anchor dies, or loses what may map its pages, under this lock held exclusively, after the
+/// last of them was unmapped.
+///
+/// Returns the pointer and the lock, held shared. Nothing is locked but that, and nothing allocated (G3).
+pub(crate) fn lock_word<'a>(
+    page: &Page,
+    wait: Wait,
+    lock_of: impl Fn(NonNull<()>) -> &'a RwSem<{ rank::ANON_VMA }>,
+) -> Lookup<(NonNull<()>, ReadGuard<'a, { rank::ANON_VMA }>)> {
+    let page = page.head();
+    loop {
+        let seen = page.mapping().load();
+        let Mapping::Anon(word) = seen else { return Lookup::Unmapped };
+        if !page.is_mapped() {
+            return Lookup::Unmapped;
+        }
+        let lock = lock_of(word);
+        let held = match wait {
+            Wait::Block => lock.read(),
+            Wait::Try => match lock.try_read() {
+                Some(held) => held,
+                None => return Lookup::Contended,
+            },
+        };
+        if page.is_mapped() && page.mapping().is_still(seen) {
+            return Lookup::Found((word, held));
+        }
     }
 }
 

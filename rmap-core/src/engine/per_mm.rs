@@ -24,7 +24,7 @@
 //! address space leaves under the lock, after its pages were unmapped: whoever has the lock and sees the page mapped with this word has a
 //! family with a member.
 
-use super::{Engine, Footprint, Lookup, Relayout, Visit, Wait};
+use super::{Engine, Footprint, Lookup, Relayout, Visit, Wait, lock_word};
 use crate::base::alloc::{Heap, HeapVec};
 use crate::base::error::{Error, Result};
 use crate::base::slab::{Slab, SlabItem, SlabLink};
@@ -172,7 +172,7 @@ pub(crate) struct Anchor<'a, S: System> {
 /// What a change of layout does to the list of its address space.
 pub(crate) struct Plan<'a, S: System> {
     mm: &'a Mm<S>,
-    /// VMAs to be listed, if they are not yet.
+    /// VMAs to be listed.
     add: [Option<&'a Vma<S>>; 2],
     remove: Option<&'a Vma<S>>,
     spare: List<Vma<S>>,
@@ -300,9 +300,7 @@ impl<S: PerMmSystem> Engine<S> for PerMm<S> {
     }
     fn plan_relayout<'a>(&self, change: &Relayout<'a, S>) -> Result<Plan<'a, S>> {
         let (vma, _) = change.vma;
-        let heirs = [Some(vma), change.remove, change.shift.map(|(other, _)| other)];
-        let prepared = heirs.into_iter().flatten().any(|v| self.is_prepared(v));
-        let add = if prepared { [Some(vma), change.insert] } else { [None; 2] };
+        let add = change.joining(|vma| self.is_prepared(vma));
         // SAFETY: mmap_lock is held exclusively (contract), so nobody prepares a VMA of this address space.
         let len = unsafe { &*vma.mm().engine().vmas.get() }.items().len();
         let spare = List::with_room(&vma.mm().arena().heap, len + 2)?;
@@ -319,7 +317,7 @@ impl<S: PerMmSystem> Engine<S> for PerMm<S> {
                     vmas.remove(vma);
                 }
                 for vma in add.iter().flatten() {
-                    let listed = vmas.has(vma) || vmas.push(vma, spare);
+                    let listed = vmas.push(vma, spare);
                     debug_assert!(listed, "the plan has room for two");
                 }
             });
@@ -346,26 +344,9 @@ impl<S: PerMmSystem> Engine<S> for PerMm<S> {
     fn reanchor(&self, _: &Page, _: &Vma<S>, _: VirtAddr) {}
 
     fn lock_anchor(&self, page: &Page, wait: Wait) -> Lookup<Anchor<'_, S>> {
-        let page = page.head();
-        loop {
-            let seen = page.mapping().load();
-            let Mapping::Anon(word) = seen else { return Lookup::Unmapped };
-            if !page.is_mapped() {
-                return Lookup::Unmapped;
-            }
-            // SAFETY: an anonymous word points to a slot of this engine, and slots stay valid as long as the engine.
-            let family = unsafe { word.cast::<Family<S>>().as_ref() };
-            let held = match wait {
-                Wait::Block => family.lock.read(),
-                Wait::Try => match family.lock.try_read() {
-                    Some(held) => held,
-                    None => return Lookup::Contended,
-                },
-            };
-            if page.is_mapped() && page.mapping().is_still(seen) {
-                return Lookup::Found(Anchor { family, held });
-            }
-        }
+        // SAFETY: an anonymous word points to a slot of this engine, and slots stay valid as long as the engine.
+        let family = |word: NonNull<()>| unsafe { word.cast::<Family<S>>().as_ref() };
+        lock_word(page, wait, |word| &family(word).lock).map(|(word, held)| Anchor { family: family(word), held })
     }
     fn walk_anchor(
         &self,
