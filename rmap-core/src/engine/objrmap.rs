@@ -343,6 +343,14 @@ impl<S: ObjrmapSystem> Engine<S> for ObjrmapEngine<S> {
 }
 
 #[cfg(test)]
+impl<S: ObjrmapSystem> Anchor<'_, S> {
+    /// Whether its lock is held.
+    pub(crate) fn is_locked(&self) -> bool {
+        self.node.vmas.lock.is_locked()
+    }
+}
+
+#[cfg(test)]
 impl<S: ObjrmapSystem> ObjrmapEngine<S> {
     /// Takes all slots that can be had without an allocation, for good.
     pub(crate) fn exhaust(&self) {

@@ -35,7 +35,6 @@ macro_rules! on_every_toy {
 }
 
 /// One of these modules.
-#[cfg(not(loom))]
 macro_rules! on_one_toy {
     ($engine:ident $toy:ident $system:ident $($test:ident)*) => {
         mod $engine {

@@ -129,7 +129,7 @@ pub(super) trait TestSystem: Kernel + System<Table = Toy, MmData = (), VmaData =
     fn exhaust(engine: &Self::Engine);
     /// Panics when the engine contradicts itself. `vmas` are all there are; their locks are held.
     fn check(engine: &Self::Engine, vmas: &[&Vma<Self>]);
-    /// Whether an anchor is locked, as far as this thread can tell.
+    /// Whether the lock of an anchor is held, and is that of the anchor, as far as this thread can tell.
     fn is_locked(_: &AnchorOf<'_, Self>) -> bool {
         !cfg!(debug_assertions) || lockdep::holds(rank::ANON_VMA)
     }
@@ -188,7 +188,7 @@ impl TestSystem for Anon {
         inspect::check_all(vmas);
     }
     fn is_locked(anchor: &AnchorOf<'_, Self>) -> bool {
-        anchor.root().lock_for_test().is_locked()
+        core::ptr::eq(anchor.anon_vma().root_of(), anchor.root()) && anchor.root().lock_for_test().is_locked()
     }
 }
 
@@ -201,6 +201,9 @@ impl TestSystem for Objrmap {
     }
     fn check(engine: &Self::Engine, vmas: &[&Vma<Self>]) {
         engine.check(vmas);
+    }
+    fn is_locked(anchor: &AnchorOf<'_, Self>) -> bool {
+        anchor.is_locked()
     }
 }
 
