@@ -5,6 +5,7 @@
 //! | [`interval_tree`] | a set of intervals: everything that maps a page offset, in order |
 //! | [`group`] | the members of that set whose intervals are equal |
 //! | [`pool`] | the memory of both, in blocks of five sizes |
+//! | [`list`] | a list whose links lie in its items |
 //! | [`region_index`] | the regions of an address space, by address |
 //!
 //! Nothing here locks or allocates while the set changes: the owner's lock guards a structure, and memory is fetched before that
@@ -12,5 +13,6 @@
 
 pub mod group;
 pub mod interval_tree;
+pub mod list;
 pub mod pool;
 pub mod region_index;

@@ -4,26 +4,36 @@
 //! layer above checks each candidate against the page tables and so turns candidates into *mappings*. An engine may yield a candidate
 //! that is no mapping; it must never leave out one that is (guarantee G1).
 //!
-//! | engine | idea |
-//! |---|---|
-//! | [`anon_vma`] | an `anon_vma` per process and region, linked to VMAs, one rwsem in the root: Linux 2.6.34 to today |
+//! | engine | idea | Linux |
+//! |---|---|---|
+//! | [`full_scan`] | no reverse map: look through every VMA of every address space | before 2.5 |
+//! | [`objrmap`] | an `anon_vma` per region, which its whole fork family shares: a list of VMAs | 2.6.7 to 2.6.33 |
+//! | [`anon_vma`] | an `anon_vma` per process and region, linked to VMAs, one rwsem in the root | 2.6.34 to today |
 //!
 //! **To add an engine**: one file with a type that implements [`EngineData`] (what it keeps in an address space and in a VMA)
-//! and [`Engine`] (its verbs), and a [`System`] that names it. No engine calls another, and none scans all address spaces as a fallback.
+//! and [`Engine`] (its verbs), and a [`System`] that names it. No engine calls another, and none scans all address
+//! spaces as a fallback ([`full_scan`] alone does, and nothing else).
 //!
 //! Who calls which verb under which locks is said at each verb; "VMA lock" there is the mmap_lock of the VMA's address space.
 
 pub mod anon_vma;
+pub mod full_scan;
+pub mod objrmap;
 #[cfg(test)]
 pub(crate) mod per_mm;
+mod vma_list;
 
 use crate::base::error::Result;
-use crate::base::types::{PgOff, VirtAddr};
+use crate::base::mutant::mutant;
+use crate::base::sync::{ReadGuard, RwSem, rank};
+use crate::base::types::{PgOff, VirtAddr, VmFlags};
 use crate::ds::interval_tree::NeedNodes;
+use crate::mm::address_space::MmLocked;
 use crate::mm::{Arena, EngineData, File, FileRef, Mm, System, Vma, VmaBounds};
 use crate::page::Page;
 use crate::page::mapping::Mapping;
 use core::ops::ControlFlow;
+use core::ptr::NonNull;
 
 /// A [`System`] whose engine has its verbs. Implemented by itself.
 pub trait Kernel: System<Engine = <Self as Kernel>::Design> {
@@ -64,6 +74,19 @@ pub struct Relayout<'a, S: System> {
     pub shift: Option<(&'a Vma<S>, VmaBounds)>,
 }
 
+impl<'a, S: System> Relayout<'a, S> {
+    /// The VMAs that are there before it.
+    pub(crate) fn before(&self) -> impl Iterator<Item = &'a Vma<S>> {
+        [Some(self.vma.0), self.remove, self.shift.map(|(other, _)| other)].into_iter().flatten()
+    }
+
+    /// For engines that list the VMAs of an anchor: who has to be `listed` after the change and is not. Whoever takes
+    /// over pages of a listed VMA is. VMA lock held exclusively.
+    pub(crate) fn joining(&self, listed: impl Fn(&Vma<S>) -> bool) -> [Option<&'a Vma<S>>; 2] {
+        if self.before().any(&listed) { [Some(self.vma.0).filter(|vma| !listed(vma)), self.insert] } else { [None; 2] }
+    }
+}
+
 /// How a look-up or a walk may wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
@@ -81,6 +104,16 @@ pub enum Lookup<A> {
     Unmapped,
     /// The anchor's lock is not free, and the caller did not want to wait.
     Contended,
+}
+
+impl<A> Lookup<A> {
+    fn map<B>(self, f: impl FnOnce(A) -> B) -> Lookup<B> {
+        match self {
+            Self::Found(anchor) => Lookup::Found(f(anchor)),
+            Self::Unmapped => Lookup::Unmapped,
+            Self::Contended => Lookup::Contended,
+        }
+    }
 }
 
 /// How much memory an engine uses.
@@ -104,7 +137,8 @@ impl core::ops::AddAssign for Footprint {
 
 /// A reverse-mapping design. See the [module](self).
 ///
-/// Every verb that returns an error has changed nothing (G4).
+/// Every verb that returns an error has changed nothing (G4). A verb with a body here is one that some engines have
+/// nothing to do in.
 pub trait Engine<S: System>: EngineData {
     /// Its name on every command line and in every table.
     const NAME: &'static str;
@@ -135,13 +169,23 @@ pub trait Engine<S: System>: EngineData {
     /// The engine's data of a new address space.
     fn mm_data(&self, arena: &Arena<S>) -> Result<Self::Mm>;
     /// An address space was made; it can be walked from now on.
-    fn mm_made(&self, mm: &Mm<S>) -> Result<()>;
+    fn mm_made(&self, mm: &Mm<S>) -> Result<()> {
+        let _ = mm;
+        Ok(())
+    }
     /// An address space is about to be freed. It has no VMAs.
-    fn mm_gone(&self, mm: &Mm<S>);
+    fn mm_gone(&self, mm: &Mm<S>) {
+        let _ = mm;
+    }
     /// Fork begins: `child` is empty. Both VMA locks held exclusively.
-    fn fork_begin(&self, child: &Mm<S>, parent: &Mm<S>) -> Result<()>;
+    fn fork_begin(&self, child: &Mm<S>, parent: &Mm<S>) -> Result<()> {
+        let _ = (child, parent);
+        Ok(())
+    }
     /// Fork ended, with success or after everything was undone. Both VMA locks held exclusively.
-    fn fork_end(&self, child: &Mm<S>, parent: &Mm<S>);
+    fn fork_end(&self, child: &Mm<S>, parent: &Mm<S>) {
+        let _ = (child, parent);
+    }
 
     // VMAs.
 
@@ -169,12 +213,16 @@ pub trait Engine<S: System>: EngineData {
     fn unlink(&self, vma: &Vma<S>);
     /// Keeps walks that come by an anchor away from `vma` while its page-table entries are moved in an order that walks could miss. VMA lock and, for VMAs
     /// of a file, `i_mmap_rwsem` held exclusively ([`Rmap::lock_for_move`](crate::rmap::Rmap::lock_for_move) takes both).
-    fn lock_for_move<'a>(&self, vma: &'a Vma<S>) -> Option<Self::MoveLock<'a>>;
+    fn lock_for_move<'a>(&'a self, vma: &'a Vma<S>) -> Option<Self::MoveLock<'a>>;
 
     // Pages. PTE lock held.
 
     /// Engines that allocate per mapping get memory for `n` of them here, before PTE locks are taken.
-    fn reserve(&self, n: usize) -> Result<()>;
+    #[inline]
+    fn reserve(&self, n: usize) -> Result<()> {
+        let _ = n;
+        Ok(())
+    }
     /// The first mapping of an anonymous page: sets its index and mapping word. `exclusive`: no other process can have it; else it
     /// belongs to the oldest anchor that `vma` knows (T1). The page is locked, or nobody else can reach it.
     fn anchor_page(&self, page: &Page, vma: &Vma<S>, addr: VirtAddr, exclusive: bool);
@@ -182,9 +230,15 @@ pub trait Engine<S: System>: EngineData {
     /// held.
     fn reanchor(&self, page: &Page, vma: &Vma<S>, addr: VirtAddr);
     /// A mapping of `page` at `addr` in `vma` was made; its first or a further one.
-    fn page_mapped(&self, page: &Page, vma: &Vma<S>, addr: VirtAddr);
+    #[inline]
+    fn page_mapped(&self, page: &Page, vma: &Vma<S>, addr: VirtAddr) {
+        let _ = (page, vma, addr);
+    }
     /// A mapping of `page` at `addr` in `vma` is gone.
-    fn page_unmapped(&self, page: &Page, vma: &Vma<S>, addr: VirtAddr);
+    #[inline]
+    fn page_unmapped(&self, page: &Page, vma: &Vma<S>, addr: VirtAddr) {
+        let _ = (page, vma, addr);
+    }
 
     // Look-ups and walks.
 
@@ -238,6 +292,63 @@ pub(crate) fn same_file<S: System>(a: Option<&FileRef<S>>, b: Option<&FileRef<S>
         (None, None) => true,
         _ => false,
     }
+}
+
+/// The look-up of engines whose anchors have a lock each: `lock_of` finds it by the pointer in a page's word. What the
+/// pointer leads to is type-stable, so the lock may be a dead anchor's, or another's by now; a second look finds out.
+/// It is sufficient if an anchor dies, or loses what may map its pages, under this lock held exclusively, after the
+/// last of them was unmapped.
+///
+/// Returns the pointer and the lock, held shared. Nothing is locked but that, and nothing allocated (G3).
+pub(crate) fn lock_word<'a>(
+    page: &Page,
+    wait: Wait,
+    lock_of: impl Fn(NonNull<()>) -> &'a RwSem<{ rank::ANON_VMA }>,
+) -> Lookup<(NonNull<()>, ReadGuard<'a, { rank::ANON_VMA }>)> {
+    let page = page.head();
+    loop {
+        let seen = page.mapping().load();
+        let Mapping::Anon(word) = seen else { return Lookup::Unmapped };
+        if !page.is_mapped() {
+            return Lookup::Unmapped;
+        }
+        let lock = lock_of(word);
+        let held = match wait {
+            Wait::Block => lock.read(),
+            Wait::Try => match lock.try_read() {
+                Some(held) => held,
+                None => return Lookup::Contended,
+            },
+        };
+        let blind = mutant("word_no_second_look");
+        let same = page.mapping().is_still(seen) || mutant("word_no_word_check");
+        if blind || (page.is_mapped() && same) {
+            return Lookup::Found((word, held));
+        }
+    }
+}
+
+/// What `of` says of a neighbour that could be one VMA with `vma` but for the access bits: mprotect alone may have
+/// parted them, and with an anchor in common they can become one again (`find_mergeable_anon_vma`). The neighbour above
+/// is asked first.
+///
+/// # Safety
+/// The VMA lock is held.
+pub(crate) unsafe fn of_mergeable_neighbour<S: System, T>(
+    vma: &Vma<S>,
+    of: impl Fn(&Vma<S>) -> Option<T>,
+) -> Option<T> {
+    let compatible = |low: &Vma<S>, high: &Vma<S>| {
+        low.end() == high.start()
+            && (low.flags() ^ high.flags()).difference(VmFlags::ACCESS).is_empty()
+            && same_file(low.file(), high.file())
+            && high.pgoff() == low.pgoff() + low.pages()
+    };
+    // SAFETY: the caller's contract.
+    let mm = unsafe { vma.mm().assume_read() };
+    let (prev, next) = mm.neighbours(vma.start(), vma.end());
+    let next = next.filter(|next| compatible(vma, next)).and_then(&of);
+    next.or_else(|| prev.filter(|prev| compatible(prev, vma)).and_then(of))
 }
 
 /// `EngineData` of a system's engine in a VMA.

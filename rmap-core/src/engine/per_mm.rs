@@ -24,7 +24,7 @@
 //! address space leaves under the lock, after its pages were unmapped: whoever has the lock and sees the page mapped with this word has a
 //! family with a member.
 
-use super::{Engine, Footprint, Lookup, Relayout, Wait};
+use super::{Engine, Footprint, Lookup, Relayout, Wait, lock_word};
 use crate::base::alloc::{Heap, HeapVec};
 use crate::base::error::{Error, Result};
 use crate::base::slab::{Slab, SlabItem, SlabLink};
@@ -172,7 +172,7 @@ pub(crate) struct Anchor<'a, S: System> {
 /// What a change of layout does to the list of its address space.
 pub(crate) struct Plan<'a, S: System> {
     mm: &'a Mm<S>,
-    /// VMAs to be listed, if they are not yet.
+    /// VMAs to be listed.
     add: [Option<&'a Vma<S>>; 2],
     remove: Option<&'a Vma<S>>,
     spare: List<Vma<S>>,
@@ -251,9 +251,6 @@ impl<S: PerMmSystem> Engine<S> for PerMm<S> {
         let vmas = UnsafeCell::new(List(None));
         Ok(Member { family: AtomicPtr::new(core::ptr::null_mut()), guard: SpinLock::new(), vmas })
     }
-    fn mm_made(&self, _: &Mm<S>) -> Result<()> {
-        Ok(())
-    }
     fn mm_gone(&self, mm: &Mm<S>) {
         let Some(family) = mm.engine().family() else { return };
         let mut held = family.lock.write();
@@ -282,7 +279,6 @@ impl<S: PerMmSystem> Engine<S> for PerMm<S> {
             spare = List::with_room(&child.arena().heap, len + 1)?;
         }
     }
-    fn fork_end(&self, _: &Mm<S>, _: &Mm<S>) {}
 
     fn prepare(&self, vma: &Vma<S>) -> Result<()> {
         if self.is_prepared(vma) { Ok(()) } else { self.list(vma) }
@@ -304,9 +300,7 @@ impl<S: PerMmSystem> Engine<S> for PerMm<S> {
     }
     fn plan_relayout<'a>(&self, change: &Relayout<'a, S>) -> Result<Plan<'a, S>> {
         let (vma, _) = change.vma;
-        let heirs = [Some(vma), change.remove, change.shift.map(|(other, _)| other)];
-        let prepared = heirs.into_iter().flatten().any(|v| self.is_prepared(v));
-        let add = if prepared { [Some(vma), change.insert] } else { [None; 2] };
+        let add = change.joining(|vma| self.is_prepared(vma));
         // SAFETY: mmap_lock is held exclusively (contract), so nobody prepares a VMA of this address space.
         let len = unsafe { &*vma.mm().engine().vmas.get() }.items().len();
         let spare = List::with_room(&vma.mm().arena().heap, len + 2)?;
@@ -323,7 +317,7 @@ impl<S: PerMmSystem> Engine<S> for PerMm<S> {
                     vmas.remove(vma);
                 }
                 for vma in add.iter().flatten() {
-                    let listed = vmas.has(vma) || vmas.push(vma, spare);
+                    let listed = vmas.push(vma, spare);
                     debug_assert!(listed, "the plan has room for two");
                 }
             });
@@ -339,9 +333,6 @@ impl<S: PerMmSystem> Engine<S> for PerMm<S> {
         Some(member(vma).family()?.lock.write())
     }
 
-    fn reserve(&self, _: usize) -> Result<()> {
-        Ok(())
-    }
     fn anchor_page(&self, page: &Page, vma: &Vma<S>, addr: VirtAddr, _exclusive: bool) {
         let Some(family) = member(vma).family() else {
             debug_assert!(false, "an anonymous page is mapped in a VMA that was not prepared");
@@ -351,30 +342,11 @@ impl<S: PerMmSystem> Engine<S> for PerMm<S> {
         page.mapping().store(Mapping::Anon(NonNull::from(family).cast()));
     }
     fn reanchor(&self, _: &Page, _: &Vma<S>, _: VirtAddr) {}
-    fn page_mapped(&self, _: &Page, _: &Vma<S>, _: VirtAddr) {}
-    fn page_unmapped(&self, _: &Page, _: &Vma<S>, _: VirtAddr) {}
 
     fn lock_anchor(&self, page: &Page, wait: Wait) -> Lookup<Anchor<'_, S>> {
-        let page = page.head();
-        loop {
-            let seen = page.mapping().load();
-            let Mapping::Anon(word) = seen else { return Lookup::Unmapped };
-            if !page.is_mapped() {
-                return Lookup::Unmapped;
-            }
-            // SAFETY: an anonymous word points to a slot of this engine, and slots stay valid as long as the engine.
-            let family = unsafe { word.cast::<Family<S>>().as_ref() };
-            let held = match wait {
-                Wait::Block => family.lock.read(),
-                Wait::Try => match family.lock.try_read() {
-                    Some(held) => held,
-                    None => return Lookup::Contended,
-                },
-            };
-            if page.is_mapped() && page.mapping().is_still(seen) {
-                return Lookup::Found(Anchor { family, held });
-            }
-        }
+        // SAFETY: an anonymous word points to a slot of this engine, and slots stay valid as long as the engine.
+        let family = |word: NonNull<()>| unsafe { word.cast::<Family<S>>().as_ref() };
+        lock_word(page, wait, |word| &family(word).lock).map(|(word, held)| Anchor { family: family(word), held })
     }
     fn walk_anchor(
         &self,
@@ -388,9 +360,8 @@ impl<S: PerMmSystem> Engine<S> for PerMm<S> {
             for vma in unsafe { mm.as_ref() }.engine().vmas(&anchor.held) {
                 // SAFETY: as above, for VMAs.
                 let vma = unsafe { vma.as_ref() };
-                let bounds = vma.bounds();
-                if bounds.pgoff <= last && first <= bounds.last_pgoff() {
-                    visit(vma, bounds.start.add_pages(first.saturating_sub(bounds.pgoff)))?;
+                if let Some(addr) = vma.bounds().first_of(first, last) {
+                    visit(vma, addr)?;
                 }
             }
         }

@@ -7,6 +7,10 @@ use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::base::types::{PAGE_SIZE, PgOff, VirtAddr, VmFlags};
 use crate::engine::Kernel;
 use crate::engine::anon_vma::AnonVmaEngine;
+use crate::engine::full_scan::FullScanEngine;
+use crate::engine::objrmap::ObjrmapEngine;
+#[cfg(test)]
+use crate::engine::per_mm::PerMm;
 use crate::mm::{System, VmaBounds};
 
 /// A system whose page tables and data are the machine's. Implemented by itself; [`machine_system!`](crate::machine_system) makes one from an
@@ -44,6 +48,22 @@ machine_system!(
     /// A machine with the engine `anon_vma`.
     pub AnonVmaSystem,
     AnonVmaEngine
+);
+machine_system!(
+    /// A machine with the engine `objrmap`.
+    pub ObjrmapSystem,
+    ObjrmapEngine
+);
+machine_system!(
+    /// A machine with the engine `full_scan`.
+    pub FullScanSystem,
+    FullScanEngine
+);
+#[cfg(test)]
+machine_system!(
+    /// A machine with the engine that keeps state per address space.
+    pub(crate) PerMmSystem,
+    PerMm
 );
 
 /// The machine's data in an address space.

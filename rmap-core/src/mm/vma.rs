@@ -47,6 +47,14 @@ impl VmaBounds {
     pub const fn pgoff_of(&self, addr: VirtAddr) -> PgOff {
         self.pgoff.wrapping_add_signed((addr.0.wrapping_sub(self.start.0) as i64) >> PAGE_SHIFT)
     }
+    /// The address of the first of the page offsets `[first, last]` that lies in it.
+    pub const fn first_of(&self, first: PgOff, last: PgOff) -> Option<VirtAddr> {
+        if self.pgoff <= last && first <= self.last_pgoff() {
+            Some(self.start.add_pages(first.saturating_sub(self.pgoff)))
+        } else {
+            None
+        }
+    }
     /// The part below and the part from `addr`, which lies inside on a page boundary.
     #[must_use]
     pub const fn cut(self, addr: VirtAddr) -> (Self, Self) {

@@ -30,7 +30,7 @@ impl<S: Kernel> Rmap<S> {
     /// Keeps walks away from `source` and its copies. VMA lock held exclusively, no page lock; waits for walks.
     ///
     /// Lock order: mmap_lock -> i_mmap_rwsem -> anchor -> PTE locks.
-    pub fn lock_for_move<'a>(&self, source: &'a Vma<S>) -> MoveLock<'a, S> {
+    pub fn lock_for_move<'a>(&'a self, source: &'a Vma<S>) -> MoveLock<'a, S> {
         if mutant("move_without_lock") {
             return MoveLock { anchors: None, file: None };
         }

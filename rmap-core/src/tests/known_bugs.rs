@@ -1,7 +1,10 @@
 //! T1 to T15: the known ways to be wrong, as far as the component can be. What needs faults or threads of programs is tested in the machine.
+//!
+//! T1, T2 and T14 are about anchors of single processes, which [`anon_vma`](crate::engine::anon_vma) alone has: tests
+//! that name no other engine are its own.
 
 use super::oracle::{check, walked};
-use super::toy::{Anon, PerSpace, RW, TestSystem, at, bounds, map_new};
+use super::toy::{Anon, FullScan, Objrmap, PerSpace, RW, TestSystem, at, bounds, map_new};
 use super::world::{FindFor, World};
 use crate::base::types::{Pfn, VirtAddr, VmFlags};
 use crate::engine::anon_vma::{AnonVma, inspect};
@@ -16,6 +19,16 @@ use crate::rmap::unmap::{TtuFlags, UnmapHooks};
 use crate::rmap::walk::{WalkControl, WalkEnd};
 use core::ops::ControlFlow;
 use std::vec::Vec;
+
+on_every_toy!(
+    t3_a_moved_vma_merges_with_unfaulted_neighbours,
+    t5_sync_waits_for_whoever_is_unmapping,
+    t6_the_anchor_that_was_locked_is_unlocked,
+    t12_the_page_lock_covers_walks_and_reanchoring,
+    t13_parents_are_visited_before_children,
+    t13_the_source_of_a_move_is_visited_before_its_target,
+    t15_an_anonymous_index_is_the_page_number_at_creation,
+);
 
 /// The `anon_vma` of a page.
 fn anchor_of<'a>(world: &'a World<Anon>, page: &Page) -> &'a AnonVma<Anon> {
@@ -137,11 +150,9 @@ fn t3<S: TestSystem>(keep: bool, forked: bool) -> usize {
     around
 }
 
-#[test]
-fn t3_a_moved_vma_merges_with_unfaulted_neighbours() {
+fn t3_a_moved_vma_merges_with_unfaulted_neighbours<S: TestSystem>() {
     for keep in [false, true] {
-        assert_eq!(t3::<Anon>(keep, false), 1);
-        assert_eq!(t3::<PerSpace>(keep, false), 1);
+        assert_eq!(t3::<S>(keep, false), 1);
     }
 }
 
@@ -149,7 +160,9 @@ fn t3_a_moved_vma_merges_with_unfaulted_neighbours() {
 fn t3_a_forked_source_merges_with_nobody() {
     for keep in [false, true] {
         assert_eq!(t3::<Anon>(keep, true), 3);
-        // No anchor of a VMA, so nothing that a merge could leave behind.
+        // The family has one anchor, if any: a merge leaves none behind.
+        assert_eq!(t3::<Objrmap>(keep, true), 1);
+        assert_eq!(t3::<FullScan>(keep, true), 1);
         assert_eq!(t3::<PerSpace>(keep, true), 1);
     }
 }
@@ -201,18 +214,15 @@ fn t5<S: TestSystem>(flags: TtuFlags) -> bool {
     unmapped
 }
 
-#[test]
-fn t5_sync_waits_for_whoever_is_unmapping() {
-    assert!(t5::<Anon>(TtuFlags::SYNC));
-    assert!(t5::<PerSpace>(TtuFlags::SYNC));
-    assert!(!t5::<Anon>(TtuFlags::empty()));
+fn t5_sync_waits_for_whoever_is_unmapping<S: TestSystem>() {
+    assert!(t5::<S>(TtuFlags::SYNC));
+    assert!(!t5::<S>(TtuFlags::empty()));
 }
 
 /// Look-ups of pages that are unmapped, and whose anchors are freed and reused as a root or as a child, unlock what they locked: a debug build
 /// reports whoever unlocks what it does not hold, and at the end nobody holds anything.
-#[test]
-fn t6_the_root_that_was_locked_is_unlocked() {
-    let mut world = World::<Anon>::with_one(8, 16);
+fn t6_the_anchor_that_was_locked_is_unlocked<S: TestSystem>() {
+    let mut world = World::<S>::with_one(8, 16);
     let pages: Vec<Pfn> = (0..2).map(|_| world.alloc().unwrap()).collect();
     for mm in [1, 2] {
         assert_eq!(world.spawn(), mm);
@@ -227,7 +237,7 @@ fn t6_the_root_that_was_locked_is_unlocked() {
                     for pfn in pages {
                         match world.rmap.engine().lock_anchor(world.page(*pfn), wait) {
                             Lookup::Found(anchor) => {
-                                assert!(anchor.root().lock_for_test().is_locked());
+                                assert!(S::is_locked(&anchor));
                                 found += 1;
                             }
                             Lookup::Unmapped | Lookup::Contended => {}
@@ -267,7 +277,7 @@ fn t6_the_root_that_was_locked_is_unlocked() {
 }
 
 /// The page lock covers a walk and a re-anchoring: nobody re-anchors the page while a walk is on.
-fn t12<S: TestSystem>() {
+fn t12_the_page_lock_covers_walks_and_reanchoring<S: TestSystem>() {
     let mut world = family::<S>();
     let child = world.fork(0).unwrap();
     world.unmap(0, 0, 8).unwrap();
@@ -289,12 +299,6 @@ fn t12<S: TestSystem>() {
     world.end();
 }
 
-#[test]
-fn t12_the_page_lock_covers_walks_and_reanchoring() {
-    t12::<Anon>();
-    t12::<PerSpace>();
-}
-
 #[cfg(debug_assertions)]
 #[test]
 #[should_panic(expected = "a walk holds the page lock")]
@@ -305,7 +309,7 @@ fn t12_a_walk_without_the_page_lock_is_a_bug() {
 }
 
 /// A child is visited after its parent, in any generation, also when its anchor is an old one reused.
-fn t13<S: TestSystem>() {
+fn t13_parents_are_visited_before_children<S: TestSystem>() {
     let mut world = family::<S>();
     let mut parent = 0;
     let mut ids = std::vec![world.mm(0).id()];
@@ -331,14 +335,8 @@ fn t13<S: TestSystem>() {
     world.end();
 }
 
-#[test]
-fn t13_parents_are_visited_before_children() {
-    t13::<Anon>();
-    t13::<PerSpace>();
-}
-
 /// The source of a move before its target, when their intervals are equal.
-fn t13_copy<S: TestSystem>() {
+fn t13_the_source_of_a_move_is_visited_before_its_target<S: TestSystem>() {
     let world = family::<S>();
     let page = world.page_at(0, 1).unwrap();
     let mut addrs = Vec::new();
@@ -356,12 +354,6 @@ fn t13_copy<S: TestSystem>() {
     }
     assert_eq!(addrs, [at(1), at(17)]);
     world.end();
-}
-
-#[test]
-fn t13_the_source_of_a_move_is_visited_before_its_target() {
-    t13_copy::<Anon>();
-    t13_copy::<PerSpace>();
 }
 
 /// A copy, or a mapping of a file, that is tied before what is in its place has gone: an entry there is found once, as that VMA's (G1).
@@ -422,7 +414,7 @@ fn t14_reuse_of_a_page_reanchors_it() {
 }
 
 /// An anonymous page's index is the virtual page number at its VMA's creation, wherever the page moves.
-fn t15<S: TestSystem>() {
+fn t15_an_anonymous_index_is_the_page_number_at_creation<S: TestSystem>() {
     let mut world = family::<S>();
     let pfn = world.page_at(0, 1).unwrap().pfn();
     assert_eq!(world.page(pfn).index(), at(1).vpn());
@@ -437,10 +429,4 @@ fn t15<S: TestSystem>() {
     assert_eq!(world.page_at(0, 11).unwrap().index(), at(11).vpn());
     check(&world);
     world.end();
-}
-
-#[test]
-fn t15_an_anonymous_index_is_the_page_number_at_creation() {
-    t15::<Anon>();
-    t15::<PerSpace>();
 }

@@ -3,17 +3,16 @@
 //! | model | race |
 //! |---|---|
 //! | `lookup_unlink` | the page is unmapped and its VMA freed |
-//! | `get_unlink` | the same, by a reference |
+//! | `get_unlink` | the same, by a reference, which `anon_vma` alone has |
 //! | `lookup_reuse` | and the slot becomes the anchor of another family, with another page or this one |
-//! | `lookup_reuse_as_child` | and the slot becomes a child in another family: the same word, another root |
+//! | `lookup_reuse_as_child` | (`anon_vma`) and the slot becomes another family's child: same word, another root |
 //! | `lookup_moved` | and the page belongs to another family that was there before |
 #![cfg(all(test, loom))]
 
 use super::run_model;
-use super::toy::{Anon, RW, Toy, at, bounds, map_new, unmap_one};
+use super::toy::{Anon, RW, TestSystem, Toy, at, bounds, map_new, unmap_one};
 use crate::base::alloc::Heap;
 use crate::base::types::Pfn;
-use crate::engine::anon_vma::Anchor;
 use crate::engine::{Engine, Lookup, Wait};
 use crate::mm::address_space::MmLocked;
 use crate::mm::{MmRef, Vma};
@@ -21,20 +20,24 @@ use crate::page::Page;
 use crate::page::mapping::Mapping;
 use crate::page::pte::{PageTable, Pte};
 use crate::rmap::Rmap;
+use crate::rmap::walk::AnchorOf;
 use core::ops::ControlFlow;
 use loom::sync::Arc;
 use loom::thread;
 use std::vec::Vec;
 
+on_one_toy!(anon_vma Anon AnonVmaSystem loom_lookup_unlink loom_lookup_reuse loom_lookup_moved);
+on_one_toy!(objrmap Objrmap ObjrmapSystem loom_lookup_unlink loom_lookup_reuse loom_lookup_moved);
+
 /// Address spaces of one page, and two frames.
-struct World {
-    rmap: Rmap<Anon>,
-    mms: Vec<MmRef<Anon>>,
+struct World<S: TestSystem> {
+    rmap: Rmap<S>,
+    mms: Vec<MmRef<S>>,
 }
 
-impl World {
+impl<S: TestSystem> World<S> {
     fn new(mms: usize) -> Self {
-        let rmap = Rmap::<Anon>::new(&Heap::global().expect("memory")).expect("memory");
+        let rmap = Rmap::<S>::new(&Heap::global().expect("memory")).expect("memory");
         rmap.pages().add(Pfn(1), 2).expect("memory");
         let mms = (0..mms).map(|_| rmap.mm_new(Toy::new(1), ()).expect("memory")).collect();
         Self { rmap, mms }
@@ -42,7 +45,7 @@ impl World {
     fn page(&self, pfn: u64) -> &Page {
         self.rmap.pages().page(Pfn(pfn)).expect("a frame")
     }
-    fn with_vma<R>(&self, mm: usize, f: impl FnOnce(&Vma<Anon>) -> R) -> R {
+    fn with_vma<R>(&self, mm: usize, f: impl FnOnce(&Vma<S>) -> R) -> R {
         let held = self.mms[mm].read();
         f(held.find(at(0)).expect("a VMA"))
     }
@@ -72,8 +75,8 @@ impl World {
         let to = self.mms[child].write_nested();
         self.rmap.vma_fork(&to, &from, from.find(at(0)).expect("a VMA")).expect("memory");
     }
-    /// Looks a page up and, when it is found, checks what that means: the lock that is held is that of the anchor's root, and a VMA that maps the
-    /// page, or is about to be unlinked when the lock is released, is in the anchor's tree (G1, G2).
+    /// Looks a page up and, when it is found, checks what that means: the lock that is held is the anchor's, and a VMA
+    /// that maps the page, or is about to be unlinked when the lock is released, is found under it (G1, G2).
     fn look(&self, pfn: u64, wait: Wait) -> bool {
         match self.rmap.engine().lock_anchor(self.page(pfn), wait) {
             Lookup::Found(anchor) => {
@@ -83,11 +86,11 @@ impl World {
             Lookup::Unmapped | Lookup::Contended => false,
         }
     }
-    fn check(&self, anchor: &Anchor<'_, Anon>, pfn: u64) {
-        assert!(core::ptr::eq(anchor.anon_vma().root_of(), anchor.root()), "the root that is locked is another's");
+    fn check(&self, anchor: &AnchorOf<'_, S>, pfn: u64) {
+        assert!(S::is_locked(anchor), "the lock that is held is another's");
         let mut vmas = 0;
-        let _ = anchor.for_each_vma(0, u64::MAX, |vma, _| {
-            assert!(vma.generation() % 2 == 1, "a freed VMA is in the tree");
+        let _ = self.rmap.engine().walk_anchor(anchor, 0, u64::MAX, |vma, _| {
+            assert!(vma.generation() % 2 == 1, "a freed VMA is found");
             let pte = vma.mm().table().load(at(0));
             assert!(pte == Pte::None || pte.pfn() == Some(Pfn(pfn)), "the anchor is another page's: {pte:?}");
             vmas += 1;
@@ -108,7 +111,7 @@ impl World {
 }
 
 /// Runs `other` beside `this`.
-fn race(world: World, this: impl FnOnce(&World), other: impl FnOnce(&World) + Send + 'static) {
+fn race<S: TestSystem>(world: World<S>, this: impl FnOnce(&World<S>), other: impl FnOnce(&World<S>) + Send + 'static) {
     let world = Arc::new(world);
     let thread = thread::spawn({
         let world = world.clone();
@@ -119,11 +122,10 @@ fn race(world: World, this: impl FnOnce(&World), other: impl FnOnce(&World) + Se
     world.end();
 }
 
-#[test]
-fn loom_lookup_unlink() {
+fn loom_lookup_unlink<S: TestSystem>() {
     for wait in [Wait::Try, Wait::Block] {
-        run_model(&std::format!("lookup_unlink, {wait:?}"), None, move || {
-            let world = World::new(1);
+        run_model(&std::format!("lookup_unlink of {}, {wait:?}", <S::Engine as Engine<S>>::NAME), None, move || {
+            let world = World::<S>::new(1);
             world.map(0);
             world.touch(0, 1);
             race(
@@ -140,7 +142,7 @@ fn loom_lookup_unlink() {
 #[test]
 fn loom_get_unlink() {
     run_model("get_unlink", None, || {
-        let world = World::new(1);
+        let world = World::<Anon>::new(1);
         world.map(0);
         world.touch(0, 1);
         race(
@@ -160,32 +162,35 @@ fn loom_get_unlink() {
     });
 }
 
-#[test]
-fn loom_lookup_reuse() {
+fn loom_lookup_reuse<S: TestSystem>() {
     for (wait, next) in [(Wait::Try, 2), (Wait::Block, 2), (Wait::Try, 1)] {
-        run_model(&std::format!("lookup_reuse, {wait:?}, frame {next}"), None, move || {
-            let world = World::new(2);
-            world.map(0);
-            world.map(1);
-            world.touch(0, 1);
-            race(
-                world,
-                move |world| {
-                    world.unmap(0, next == 1);
-                    world.touch(1, next);
-                },
-                move |world| {
-                    world.look(1, wait);
-                },
-            );
-        });
+        run_model(
+            &std::format!("lookup_reuse of {}, {wait:?}, frame {next}", <S::Engine as Engine<S>>::NAME),
+            None,
+            move || {
+                let world = World::<S>::new(2);
+                world.map(0);
+                world.map(1);
+                world.touch(0, 1);
+                race(
+                    world,
+                    move |world| {
+                        world.unmap(0, next == 1);
+                        world.touch(1, next);
+                    },
+                    move |world| {
+                        world.look(1, wait);
+                    },
+                );
+            },
+        );
     }
 }
 
 #[test]
 fn loom_lookup_reuse_as_child() {
     run_model("lookup_reuse_as_child", None, || {
-        let world = World::new(3);
+        let world = World::<Anon>::new(3);
         world.map(0);
         world.touch(0, 1);
         world.map(1);
@@ -204,10 +209,9 @@ fn loom_lookup_reuse_as_child() {
     });
 }
 
-#[test]
-fn loom_lookup_moved() {
-    run_model("lookup_moved", None, || {
-        let world = World::new(2);
+fn loom_lookup_moved<S: TestSystem>() {
+    run_model(&std::format!("lookup_moved of {}", <S::Engine as Engine<S>>::NAME), None, || {
+        let world = World::<S>::new(2);
         world.map(0);
         world.touch(0, 1);
         world.map(1);

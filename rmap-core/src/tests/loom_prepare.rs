@@ -2,27 +2,27 @@
 #![cfg(all(test, loom))]
 
 use super::run_model;
-use super::toy::{Anon, RW, Toy, at, bounds, map_new, unmap_one};
+use super::toy::{RW, TestSystem, Toy, at, bounds, map_new, unmap_one};
 use crate::base::alloc::Heap;
 use crate::base::types::{Pfn, VmFlags};
 use crate::engine::Engine;
-use crate::engine::anon_vma::inspect;
 use crate::mm::MmRef;
 use crate::mm::address_space::MmLocked;
 use crate::page::mapping::Mapping;
 use crate::rmap::Rmap;
 use loom::sync::Arc;
 use loom::thread;
+use std::string::String;
 use std::vec::Vec;
 
-struct World {
-    rmap: Rmap<Anon>,
-    mm: MmRef<Anon>,
+struct World<S: TestSystem> {
+    rmap: Rmap<S>,
+    mm: MmRef<S>,
 }
 
-impl World {
+impl<S: TestSystem> World<S> {
     fn new() -> Self {
-        let rmap = Rmap::<Anon>::new(&Heap::global().expect("memory")).expect("memory");
+        let rmap = Rmap::<S>::new(&Heap::global().expect("memory")).expect("memory");
         rmap.pages().add(Pfn(1), 2).expect("memory");
         let mm = rmap.mm_new(Toy::new(2), ()).expect("memory");
         Self { rmap, mm }
@@ -37,14 +37,14 @@ impl World {
         page.set_refcount(1);
         map_new(&self.rmap, held.find(at(n)).expect("a VMA"), at(n), page).expect("memory");
     }
-    /// Chains, trees and counters agree, there are `anchors` of them at most, and all goes away.
+    /// What the engine keeps agrees, there are `anchors`, and all goes away.
     fn end(&self, anchors: core::ops::RangeInclusive<u64>) {
         let held = self.mm.write();
         let vmas: Vec<_> = held.vmas().collect();
-        inspect::check_all(&vmas);
+        S::check(self.rmap.engine(), &vmas);
         let made = self.rmap.engine().footprint().anchors;
         assert!(anchors.contains(&made), "{made} anchors");
-        assert!(vmas.iter().all(|vma| vma.engine().links() == 1));
+        assert!(vmas.iter().all(|vma| self.rmap.engine().vma_footprint(vma).links == 1));
         for n in 0..2 {
             let page = unmap_one(&self.rmap, held.find(at(n)).expect("a VMA"), at(n)).expect("the last reference");
             page.mapping().store(Mapping::None);
@@ -59,7 +59,7 @@ impl World {
     }
 }
 
-fn race(world: World, anchors: core::ops::RangeInclusive<u64>) {
+fn race<S: TestSystem>(world: World<S>, anchors: core::ops::RangeInclusive<u64>) {
     let world = Arc::new(world);
     let other = thread::spawn({
         let world = world.clone();
@@ -70,21 +70,45 @@ fn race(world: World, anchors: core::ops::RangeInclusive<u64>) {
     world.end(anchors);
 }
 
-#[test]
-fn loom_prepare_one_vma_twice() {
-    run_model("prepare_one_vma_twice", Some(4), || {
-        let world = World::new();
+/// The model's name in the log.
+fn name<S: TestSystem>(what: &str) -> String {
+    std::format!("{what} of {}", <S::Engine as Engine<S>>::NAME)
+}
+
+/// As many anchors as `of_regions`, if the engine has any.
+fn prepare_one_vma_twice<S: TestSystem>(of_regions: u64) {
+    run_model(&name::<S>("prepare_one_vma_twice"), Some(4), move || {
+        let world = World::<S>::new();
         world.map(0, 2, RW);
-        race(world, 1..=1);
+        race(world, of_regions..=of_regions);
     });
 }
 
-#[test]
-fn loom_prepare_two_neighbours() {
-    run_model("prepare_two_neighbours", Some(4), || {
-        let world = World::new();
+/// At least as many anchors as `of_regions`, and at most one for each.
+fn prepare_two_neighbours<S: TestSystem>(of_regions: u64) {
+    run_model(&name::<S>("prepare_two_neighbours"), Some(4), move || {
+        let world = World::<S>::new();
         world.map(0, 1, RW);
         world.map(1, 2, RW | VmFlags::EXEC);
-        race(world, 1..=2);
+        race(world, of_regions..=2 * of_regions);
     });
 }
+
+/// Both for one engine, with the anchors that a region has.
+macro_rules! prepare_on {
+    ($engine:ident, $toy:ident, $anchors:expr) => {
+        mod $engine {
+            #[test]
+            fn loom_prepare_one_vma_twice() {
+                super::prepare_one_vma_twice::<crate::tests::toy::$toy>($anchors);
+            }
+            #[test]
+            fn loom_prepare_two_neighbours() {
+                super::prepare_two_neighbours::<crate::tests::toy::$toy>($anchors);
+            }
+        }
+    };
+}
+prepare_on!(anon_vma, Anon, 1);
+prepare_on!(objrmap, Objrmap, 1);
+prepare_on!(full_scan, FullScan, 0);

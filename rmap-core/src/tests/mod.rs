@@ -2,7 +2,7 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `toy` | test systems for every engine over page tables of atomics, and the steps of a memory manager |
+//! | `toy` | a test system for each engine over page tables of atomics, and the steps of a memory manager |
 //! | `world` | a memory manager in small: faults, fork, copy-on-write, swap, mremap |
 //! | `oracle` | who maps a page, by reading page tables and nothing else; every promise that can be checked between two operations |
 //! | `properties` | random operations, checked after each |
@@ -10,6 +10,41 @@
 //! | `known_bugs` | T1 to T15: the known ways to be wrong |
 //! | `bounds` | how much memory, how many candidates, which locks |
 //! | `loom_*` | models: each names its race |
+
+/// The list of engines: calls the macro `then` for each, with its name, its system in `toy`, and its machine in
+/// [`machine::system`](crate::machine::system).
+#[cfg(not(loom))]
+macro_rules! each_engine {
+    ($then:path $(, $($args:tt)*)?) => {
+        $then!(anon_vma Anon AnonVmaSystem $($($args)*)?);
+        $then!(objrmap Objrmap ObjrmapSystem $($($args)*)?);
+        $then!(full_scan FullScan FullScanSystem $($($args)*)?);
+        $then!(per_mm PerSpace PerMmSystem $($($args)*)?);
+    };
+}
+#[cfg(not(loom))]
+pub(crate) use each_engine;
+
+/// Makes a module of tests for each engine: each test is a function that is generic over the
+/// [`TestSystem`](toy::TestSystem).
+#[cfg(not(loom))]
+macro_rules! on_every_toy {
+    ($($test:ident),* $(,)?) => {
+        crate::tests::each_engine!(on_one_toy, $($test)*);
+    };
+}
+
+/// One of these modules.
+macro_rules! on_one_toy {
+    ($engine:ident $toy:ident $system:ident $($test:ident)*) => {
+        mod $engine {
+            $(#[test]
+            fn $test() {
+                super::$test::<crate::tests::toy::$toy>();
+            })*
+        }
+    };
+}
 
 #[cfg(not(loom))]
 mod bounds;

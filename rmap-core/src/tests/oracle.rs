@@ -64,7 +64,7 @@ pub(super) fn check<S: TestSystem>(world: &World<S>) {
         let ends = mm.vmas().zip(mm.vmas().skip(1));
         ends.for_each(|(low, high)| assert!(low.end() <= high.start(), "{low:?} and {high:?} overlap"));
     }
-    S::check(&held.iter().flat_map(MmLocked::vmas).collect::<Vec<_>>());
+    S::check(world.rmap.engine(), &held.iter().flat_map(MmLocked::vmas).collect::<Vec<_>>());
     for vma in held.iter().flat_map(MmLocked::vmas) {
         let links = world.rmap.engine().vma_footprint(vma).links;
         assert!(links <= world.peak_vmas + 2, "{links} links with at most {} VMAs (G5)", world.peak_vmas);

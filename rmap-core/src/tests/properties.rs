@@ -1,4 +1,4 @@
-//! Random histories of several address spaces and files, for both engines, checked against the oracle after every step.
+//! Random histories of several address spaces and files, for each engine, checked against the oracle after every step.
 //!
 //! ```text
 //!   page   0                                              23
@@ -9,7 +9,7 @@
 //! A failing history is printed shrunk, as a list of steps; [`replay`] runs such a list.
 
 use super::oracle::check;
-use super::toy::{Anon, PerSpace, RW, TestSystem};
+use super::toy::{RW, TestSystem};
 use super::world::World;
 use crate::base::types::VmFlags;
 use crate::page::Page;
@@ -146,18 +146,21 @@ fn cases() -> ProptestConfig {
     ProptestConfig { failure_persistence: None, ..ProptestConfig::default() }
 }
 
-proptest! {
-    #![proptest_config(cases())]
+/// G1, G5 and G7 for one engine.
+macro_rules! agrees_with_the_page_tables {
+    ($engine:ident $toy:ident $system:ident) => {
+        proptest! {
+            #![proptest_config(cases())]
 
-    /// G1, G5 and G7 for `anon_vma`.
-    #[test]
-    fn anon_vma_agrees_with_the_page_tables(steps in histories()) {
-        replay::<Anon>(&steps);
-    }
+            #[test]
+            fn $engine(steps in histories()) {
+                replay::<super::super::toy::$toy>(&steps);
+            }
+        }
+    };
+}
 
-    /// The same for the other engine.
-    #[test]
-    fn per_mm_agrees_with_the_page_tables(steps in histories()) {
-        replay::<PerSpace>(&steps);
-    }
+mod agree_with_the_page_tables {
+    use super::*;
+    crate::tests::each_engine!(agrees_with_the_page_tables);
 }

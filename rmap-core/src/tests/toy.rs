@@ -5,6 +5,8 @@ use crate::base::sync::atomic::{AtomicU64, Ordering};
 use crate::base::sync::{SpinGuard, SpinLock, rank};
 use crate::base::types::{Pfn, VirtAddr, VmFlags};
 use crate::engine::anon_vma::{AnonVmaEngine, inspect};
+use crate::engine::full_scan::FullScanEngine;
+use crate::engine::objrmap::ObjrmapEngine;
 use crate::engine::per_mm::PerMm;
 use crate::engine::{Engine, Kernel};
 use crate::mm::address_space::MmLocked;
@@ -13,6 +15,7 @@ use crate::page::Page;
 use crate::page::pte::{LockedTable, PageTable, Pte, PteFlags, SwapEntry};
 use crate::rmap::Rmap;
 use crate::rmap::account::Level;
+use crate::rmap::walk::AnchorOf;
 use std::string::String;
 use std::vec::Vec;
 
@@ -122,41 +125,93 @@ pub(super) trait TestSystem: Kernel + System<Table = Toy, MmData = (), VmaData =
     /// Leaves the engine's slabs without a free slot.
     fn exhaust(engine: &Self::Engine);
     /// Panics when the engine contradicts itself. `vmas` are all there are; their locks are held.
-    fn check(vmas: &[&Vma<Self>]);
+    fn check(engine: &Self::Engine, vmas: &[&Vma<Self>]);
+    /// Whether the lock of an anchor is held, and is that of the anchor. Where the anchor is the lock's guard it cannot be another.
+    fn is_locked(_: &AnchorOf<'_, Self>) -> bool {
+        true
+    }
 }
 
-/// The engine `anon_vma`.
-pub(super) struct Anon;
+/// A system over toy page tables with the given engine.
+macro_rules! toy_system {
+    ($(#[$doc:meta])* $name:ident, $engine:ident) => {
+        $(#[$doc])*
+        pub(super) struct $name;
 
-impl System for Anon {
-    type Engine = AnonVmaEngine<Self>;
-    type Table = Toy;
-    type MmData = ();
-    type VmaData = ();
-    type FileData = ();
+        impl System for $name {
+            type Engine = $engine<Self>;
+            type Table = Toy;
+            type MmData = ();
+            type VmaData = ();
+            type FileData = ();
+        }
+    };
+}
+
+toy_system!(
+    /// The engine `anon_vma`.
+    Anon,
+    AnonVmaEngine
+);
+toy_system!(
+    /// The engine `objrmap`.
+    Objrmap,
+    ObjrmapEngine
+);
+toy_system!(
+    /// The engine `full_scan`.
+    FullScan,
+    FullScanEngine
+);
+toy_system!(
+    /// The engine `per_mm`.
+    PerSpace,
+    PerMm
+);
+
+/// A line for each VMA.
+fn lines<S: System>(mm: &MmWrite<'_, S>, of: impl Fn(&Vma<S>) -> String) -> String {
+    mm.vmas().map(|vma| std::format!("  {vma:?}: {}\n", of(vma))).collect()
 }
 
 impl TestSystem for Anon {
     fn state(_: &Rmap<Self>, mm: &MmWrite<'_, Self>) -> String {
-        mm.vmas().map(|vma| std::format!("  {vma:?}: {}", inspect::state_of(vma))).collect::<Vec<_>>().join("\n")
+        lines(mm, inspect::state_of)
     }
     fn exhaust(engine: &Self::Engine) {
         engine.exhaust();
     }
-    fn check(vmas: &[&Vma<Self>]) {
+    fn check(_: &Self::Engine, vmas: &[&Vma<Self>]) {
         inspect::check_all(vmas);
+    }
+    fn is_locked(anchor: &AnchorOf<'_, Self>) -> bool {
+        core::ptr::eq(anchor.anon_vma().root_of(), anchor.root()) && anchor.root().lock_for_test().is_locked()
     }
 }
 
-/// The engine `per_mm`.
-pub(super) struct PerSpace;
+impl TestSystem for Objrmap {
+    fn state(rmap: &Rmap<Self>, mm: &MmWrite<'_, Self>) -> String {
+        lines(mm, |vma| std::format!("{:?}", rmap.engine().family_of(vma)))
+    }
+    fn exhaust(engine: &Self::Engine) {
+        engine.exhaust();
+    }
+    fn check(engine: &Self::Engine, vmas: &[&Vma<Self>]) {
+        engine.check(vmas);
+    }
+    fn is_locked(anchor: &AnchorOf<'_, Self>) -> bool {
+        anchor.is_locked()
+    }
+}
 
-impl System for PerSpace {
-    type Engine = PerMm<Self>;
-    type Table = Toy;
-    type MmData = ();
-    type VmaData = ();
-    type FileData = ();
+impl TestSystem for FullScan {
+    fn state(rmap: &Rmap<Self>, _: &MmWrite<'_, Self>) -> String {
+        std::format!("{:?}\n", rmap.engine().listed())
+    }
+    fn exhaust(_: &Self::Engine) {}
+    fn check(engine: &Self::Engine, vmas: &[&Vma<Self>]) {
+        engine.check(vmas);
+    }
 }
 
 impl TestSystem for PerSpace {
@@ -166,7 +221,7 @@ impl TestSystem for PerSpace {
     fn exhaust(engine: &Self::Engine) {
         engine.exhaust();
     }
-    fn check(_: &[&Vma<Self>]) {}
+    fn check(_: &Self::Engine, _: &[&Vma<Self>]) {}
 }
 
 // Steps of a memory manager. Memory of frames is counted, not kept.

@@ -28,7 +28,6 @@ impl<S: System> AnonVma<S> {
     }
 
     /// Its root.
-    #[cfg(loom)]
     pub(crate) fn root_of(&self) -> &Self {
         self.root()
     }

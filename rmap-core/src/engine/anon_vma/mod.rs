@@ -48,7 +48,7 @@ use crate::base::slab::Slab;
 use crate::base::sync::{WriteGuard, rank};
 use crate::base::types::{PgOff, VirtAddr};
 use crate::ds::interval_tree::NeedNodes;
-use crate::mm::{Arena, EngineData, Mm, System, Vma};
+use crate::mm::{Arena, EngineData, System, Vma};
 use crate::page::Page;
 use crate::page::mapping::Mapping;
 use core::ops::ControlFlow;
@@ -97,14 +97,6 @@ impl<S: AnonVmaSystem> Engine<S> for AnonVmaEngine<S> {
     fn mm_data(&self, _: &Arena<S>) -> Result<()> {
         Ok(())
     }
-    fn mm_made(&self, _: &Mm<S>) -> Result<()> {
-        Ok(())
-    }
-    fn mm_gone(&self, _: &Mm<S>) {}
-    fn fork_begin(&self, _: &Mm<S>, _: &Mm<S>) -> Result<()> {
-        Ok(())
-    }
-    fn fork_end(&self, _: &Mm<S>, _: &Mm<S>) {}
 
     #[inline]
     fn prepare(&self, vma: &Vma<S>) -> Result<()> {
@@ -145,9 +137,6 @@ impl<S: AnonVmaSystem> Engine<S> for AnonVmaEngine<S> {
         Some(ties(vma).get()?.lock_root())
     }
 
-    fn reserve(&self, _: usize) -> Result<()> {
-        Ok(())
-    }
     #[inline]
     fn anchor_page(&self, page: &Page, vma: &Vma<S>, addr: VirtAddr, exclusive: bool) {
         let Some(own) = ties(vma).get() else {
@@ -163,10 +152,6 @@ impl<S: AnonVmaSystem> Engine<S> for AnonVmaEngine<S> {
             page.mapping().store(Mapping::Anon(own.word()));
         }
     }
-    #[inline]
-    fn page_mapped(&self, _: &Page, _: &Vma<S>, _: VirtAddr) {}
-    #[inline]
-    fn page_unmapped(&self, _: &Page, _: &Vma<S>, _: VirtAddr) {}
 
     #[inline]
     fn lock_anchor(&self, page: &Page, wait: Wait) -> Lookup<Anchor<'_, S>> {

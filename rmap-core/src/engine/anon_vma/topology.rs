@@ -9,20 +9,10 @@ use super::node::AnonVma;
 use super::{AnonVmaEngine, AnonVmaSystem, ties};
 use crate::base::error::Result;
 use crate::base::mutant::mutant;
-use crate::base::types::VmFlags;
 use crate::ds::interval_tree::NeedNodes;
-use crate::engine::same_file;
-use crate::mm::address_space::MmLocked;
+use crate::engine::of_mergeable_neighbour;
 use crate::mm::{Arena, Vma, VmaKey};
 use core::ptr::NonNull;
-
-/// Whether two neighbours, `a` below `b`, could be one VMA but for their access bits: then mprotect alone may have parted them.
-fn compatible<S: AnonVmaSystem>(a: &Vma<S>, b: &Vma<S>) -> bool {
-    a.end() == b.start()
-        && (a.flags() ^ b.flags()).difference(VmFlags::ACCESS).is_empty()
-        && same_file(a.file(), b.file())
-        && b.pgoff() == a.pgoff() + a.pages()
-}
 
 /// Ties the VMA of `key` to the anon_vmas of `chain`, and stores the places there.
 ///
@@ -72,14 +62,11 @@ impl<S: AnonVmaSystem> AnonVmaEngine<S> {
     /// The anon_vma of a neighbour, if this VMA may share it: adjacent, compatible, and with a chain of one link, so that no page of another process comes
     /// into view.
     fn find_mergeable<'a>(&self, vma: &'a Vma<S>) -> Option<&'a AnonVma<S>> {
-        // SAFETY: the VMA lock is held (contract of `prepare`).
-        let mm = unsafe { vma.mm().assume_read() };
         let singular = |near: &Vma<S>| {
             ties(near).get().filter(|_| ties(near).links() <= 1 || mutant("share_forked")).map(NonNull::from)
         };
-        let (prev, next) = mm.neighbours(vma.start(), vma.end());
-        let next = next.filter(|next| compatible(vma, next)).and_then(singular);
-        let found = next.or_else(|| prev.filter(|prev| compatible(prev, vma)).and_then(singular))?;
+        // SAFETY: the VMA lock is held (contract of `prepare`).
+        let found = unsafe { of_mergeable_neighbour(vma, singular) }?;
         // SAFETY: the neighbour is linked to it, and stays so while the VMA lock is held.
         Some(unsafe { found.as_ref() })
     }

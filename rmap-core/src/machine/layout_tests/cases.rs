@@ -3,8 +3,24 @@
 use super::rig::*;
 use crate::base::error::Error;
 use crate::base::types::{VirtAddr, VmFlags};
+use crate::machine::life_tests::on_every_engine;
 use crate::machine::map::{MapFlags, MapRequest};
+use crate::machine::system::SoftSystem;
 use crate::mm::address_space::MmLocked;
+
+on_every_engine!(
+    munmap_of_the_middle_leaves_both_ends_and_their_pages,
+    mprotect_cuts_and_joins_back_to_one_vma_with_one_anon_vma,
+    mprotect_over_a_hole_does_what_lies_below_it,
+    mprotect_never_grants_what_the_file_forbids,
+    t15_an_anonymous_vma_counts_offsets_from_where_it_was_made,
+    a_fixed_mapping_replaces_what_is_there,
+    a_fixed_mapping_that_must_not_replace_does_not,
+    what_cannot_be_mapped_is_refused,
+    without_an_address_the_highest_gap_is_taken_and_then_the_lowest,
+    a_stack_keeps_its_guard_gap,
+    shared_anonymous_memory_goes_with_its_last_mapping,
+);
 
 const P: MapFlags = MapFlags::PRIVATE;
 
@@ -13,9 +29,8 @@ const P: MapFlags = MapFlags::PRIVATE;
 ///   munmap      |----|
 ///   after   |aaaa|  |aaaa|
 /// ```
-#[test]
-fn munmap_of_the_middle_leaves_both_ends_and_their_pages() {
-    let rig = Rig::new();
+fn munmap_of_the_middle_leaves_both_ends_and_their_pages<S: SoftSystem>() {
+    let rig = Rig::<S>::new();
     rig.map(BASE, 12, RW);
     (0..12).for_each(|n| assert!(rig.touch(BASE + n, n as u8)));
     rig.m().munmap(rig.mm(), at(BASE + 4), bytes(4)).unwrap();
@@ -27,7 +42,7 @@ fn munmap_of_the_middle_leaves_both_ends_and_their_pages() {
     assert_eq!(rig.mm().table().nr_tables(), 2, "one ends with the hole, the other begins there");
     rig.map(BASE + 4, 4, RW);
     assert_eq!(rig.picture(), [(BASE, 12, RW)], "a range mapped between two that fit joins them");
-    assert_eq!(rig.anchors(), 1);
+    assert!(rig.has_anchors(1));
     rig.m().munmap(rig.mm(), at(BASE + 6), bytes(6)).unwrap();
     assert_eq!(rig.mm().table().nr_tables(), 1, "nobody needs the upper one");
     rig.check();
@@ -39,9 +54,8 @@ fn munmap_of_the_middle_leaves_both_ends_and_their_pages() {
 ///   |aaaaaa|bb|aaaa|  rw for the first half of b: the boundary moves
 ///   |aaaaaaaaaaaa|  rw for the rest: one VMA again
 /// ```
-#[test]
-fn mprotect_cuts_and_joins_back_to_one_vma_with_one_anon_vma() {
-    let rig = Rig::new();
+fn mprotect_cuts_and_joins_back_to_one_vma_with_one_anon_vma<S: SoftSystem>() {
+    let rig = Rig::<S>::new();
     rig.map(BASE, 12, RW);
     (0..12).for_each(|n| assert!(rig.touch(BASE + n, n as u8)));
     let protect = |page: u64, pages, prot| rig.m().mprotect(rig.mm(), at(BASE + page), bytes(pages), prot);
@@ -57,7 +71,7 @@ fn mprotect_cuts_and_joins_back_to_one_vma_with_one_anon_vma() {
     assert_eq!(rig.picture(), [(BASE, 6, RW), (BASE + 6, 1, R), (BASE + 7, 5, RW)]);
     protect(0, 12, RW).unwrap();
     rig.check();
-    assert_eq!((rig.picture(), rig.anchors()), (vec![(BASE, 12, RW)], 1));
+    assert_eq!((rig.picture(), rig.has_anchors(1)), (vec![(BASE, 12, RW)], true));
     assert!((0..12).all(|n| rig.tag(BASE + n) == Some(n as u8)));
 }
 
@@ -65,9 +79,8 @@ fn mprotect_cuts_and_joins_back_to_one_vma_with_one_anon_vma() {
 ///   |rrrr|    |rrrr|     PROT_READ for the whole: done up to the hole
 ///   |-----write----|
 /// ```
-#[test]
-fn mprotect_over_a_hole_does_what_lies_below_it() {
-    let rig = Rig::new();
+fn mprotect_over_a_hole_does_what_lies_below_it<S: SoftSystem>() {
+    let rig = Rig::<S>::new();
     rig.map(BASE, 4, R);
     rig.map(BASE + 8, 4, R);
     assert_eq!(rig.m().mprotect(rig.mm(), at(BASE), bytes(12), RW), Err(Error::NotMapped));
@@ -79,9 +92,8 @@ fn mprotect_over_a_hole_does_what_lies_below_it() {
     rig.check();
 }
 
-#[test]
-fn mprotect_never_grants_what_the_file_forbids() {
-    let rig = Rig::new();
+fn mprotect_never_grants_what_the_file_forbids<S: SoftSystem>() {
+    let rig = Rig::<S>::new();
     let flags = MapFlags::SHARED | MapFlags::READ_ONLY_FILE;
     let request = MapRequest { file: Some((rig.files[0].clone(), 0)), ..MapRequest::new(bytes(4), R, flags) };
     let addr = rig.m().mmap(rig.mm(), &request).unwrap();
@@ -94,9 +106,8 @@ fn mprotect_never_grants_what_the_file_forbids() {
 ///   |aaaaaaaa|         mapped at BASE, vm_pgoff = BASE
 ///       |aaaa|         what is left of it keeps the offsets of its pages
 /// ```
-#[test]
-fn t15_an_anonymous_vma_counts_offsets_from_where_it_was_made() {
-    let rig = Rig::new();
+fn t15_an_anonymous_vma_counts_offsets_from_where_it_was_made<S: SoftSystem>() {
+    let rig = Rig::<S>::new();
     rig.map(BASE, 8, RW);
     assert!(rig.touch(BASE + 5, 5));
     rig.m().munmap(rig.mm(), at(BASE), bytes(4)).unwrap();
@@ -112,9 +123,8 @@ fn t15_an_anonymous_vma_counts_offsets_from_where_it_was_made() {
 ///       |bbbb|         MAP_FIXED, other access: a is cut, and its pages there go
 ///       |cccc|         MAP_FIXED, as a: a is one VMA again, with empty pages in the middle
 /// ```
-#[test]
-fn a_fixed_mapping_replaces_what_is_there() {
-    let rig = Rig::new();
+fn a_fixed_mapping_replaces_what_is_there<S: SoftSystem>() {
+    let rig = Rig::<S>::new();
     rig.map(BASE, 12, RW);
     (0..12).for_each(|n| assert!(rig.touch(BASE + n, n as u8)));
     rig.map(BASE + 4, 4, R);
@@ -123,12 +133,11 @@ fn a_fixed_mapping_replaces_what_is_there() {
     assert_eq!((rig.tag(BASE + 3), rig.tag(BASE + 4), rig.tag(BASE + 8)), (Some(3), None, Some(8)));
     rig.map(BASE + 4, 4, RW);
     rig.check();
-    assert_eq!((rig.picture(), rig.anchors()), (vec![(BASE, 12, RW)], 1));
+    assert_eq!((rig.picture(), rig.has_anchors(1)), (vec![(BASE, 12, RW)], true));
 }
 
-#[test]
-fn a_fixed_mapping_that_must_not_replace_does_not() {
-    let rig = Rig::new();
+fn a_fixed_mapping_that_must_not_replace_does_not<S: SoftSystem>() {
+    let rig = Rig::<S>::new();
     rig.map(BASE, 4, RW);
     let request =
         |page| MapRequest { addr: Some(at(page)), ..MapRequest::new(bytes(4), RW, P | MapFlags::FIXED_NOREPLACE) };
@@ -139,10 +148,9 @@ fn a_fixed_mapping_that_must_not_replace_does_not() {
     rig.check();
 }
 
-#[test]
-fn what_cannot_be_mapped_is_refused() {
-    let rig = Rig::new();
-    let map = |request: &MapRequest<Soft>| rig.m().mmap(rig.mm(), request);
+fn what_cannot_be_mapped_is_refused<S: SoftSystem>() {
+    let rig = Rig::<S>::new();
+    let map = |request: &MapRequest<S>| rig.m().mmap(rig.mm(), request);
     let fixed = |addr: VirtAddr, len| MapRequest { addr: Some(addr), ..MapRequest::new(len, RW, P | MapFlags::FIXED) };
     assert_eq!(map(&MapRequest::new(0, RW, P)), Err(Error::Invalid));
     assert_eq!(map(&MapRequest::new(u64::MAX, RW, P)), Err(Error::Invalid));
@@ -165,10 +173,9 @@ fn what_cannot_be_mapped_is_refused() {
     assert_eq!(rig.picture(), []);
 }
 
-#[test]
-fn without_an_address_the_highest_gap_is_taken_and_then_the_lowest() {
+fn without_an_address_the_highest_gap_is_taken_and_then_the_lowest<S: SoftSystem>() {
     use crate::base::sync::atomic::Ordering;
-    let rig = Rig::new();
+    let rig = Rig::<S>::new();
     let state = rig.mm().data();
     state.mmap_base.store(at(2000).0, Ordering::Relaxed);
     let map = |pages| rig.m().mmap(rig.mm(), &MapRequest::new(bytes(pages), RW, P)).unwrap().vpn();
@@ -190,10 +197,9 @@ fn without_an_address_the_highest_gap_is_taken_and_then_the_lowest() {
 /// ```text
 ///          |stack|     a mapping keeps 256 pages away from it, wherever it is free to choose
 /// ```
-#[test]
-fn a_stack_keeps_its_guard_gap() {
+fn a_stack_keeps_its_guard_gap<S: SoftSystem>() {
     use crate::base::sync::atomic::Ordering;
-    let rig = Rig::new();
+    let rig = Rig::<S>::new();
     let state = rig.mm().data();
     state.mmap_base.store(at(2000).0, Ordering::Relaxed);
     let stack = MapRequest {
@@ -223,9 +229,8 @@ fn a_stack_keeps_its_guard_gap() {
     rig.check();
 }
 
-#[test]
-fn shared_anonymous_memory_goes_with_its_last_mapping() {
-    let rig = Rig::new();
+fn shared_anonymous_memory_goes_with_its_last_mapping<S: SoftSystem>() {
+    let rig = Rig::<S>::new();
     let free = rig.m().frames().free_frames();
     let addr = rig.m().mmap(rig.mm(), &MapRequest::new(bytes(100), RW, MapFlags::SHARED)).unwrap();
     (0..100).for_each(|n| assert!(rig.touch(addr.vpn() + n, n as u8)));

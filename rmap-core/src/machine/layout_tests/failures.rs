@@ -5,20 +5,35 @@ use crate::base::alloc::testing::Countdown;
 use crate::base::error::{Error, Result};
 use crate::base::types::VirtAddr;
 use crate::machine::advise::Advice;
+use crate::machine::life_tests::on_every_engine;
 use crate::machine::map::{MapFlags, MapRequest};
 use crate::machine::remap::MremapFlags;
+use crate::machine::system::SoftSystem;
+
+on_every_engine!(
+    g4_mmap,
+    g4_mmap_over_what_is_there,
+    g4_munmap,
+    g4_mprotect,
+    g4_mremap,
+    g4_a_private_file_mapping_moves,
+    g4_the_others,
+);
 
 /// Makes the first allocation of `operation` fail, then the second, and so on, until it succeeds without a failure. Each time on a machine that `prepare` made.
-fn each_allocation_fails(prepare: impl Fn(&Rig), operation: impl Fn(&Rig) -> Result<()>) {
+fn each_allocation_fails<S: SoftSystem>(prepare: impl Fn(&Rig<S>), operation: impl Fn(&Rig<S>) -> Result<()>) {
     assert!(each_allocation_fails_or_none(prepare, operation) > 0, "nothing was allocated");
 }
 
 /// As above, for operations that may do without. Returns how many failed.
-fn each_allocation_fails_or_none(prepare: impl Fn(&Rig), operation: impl Fn(&Rig) -> Result<()>) -> usize {
+fn each_allocation_fails_or_none<S: SoftSystem>(
+    prepare: impl Fn(&Rig<S>),
+    operation: impl Fn(&Rig<S>) -> Result<()>,
+) -> usize {
     let mut failures = 0;
     for n in 0.. {
         let countdown = Countdown::leaked();
-        let rig = Rig::over(countdown.heap());
+        let rig = Rig::<S>::over(countdown.heap());
         prepare(&rig);
         let before = rig.state();
         countdown.fail_after(n);
@@ -38,7 +53,7 @@ fn each_allocation_fails_or_none(prepare: impl Fn(&Rig), operation: impl Fn(&Rig
 }
 
 /// Twelve touched pages in a VMA whose slab, index and pool have no room left over.
-fn twelve(rig: &Rig) {
+fn twelve<S: SoftSystem>(rig: &Rig<S>) {
     rig.map(BASE, 12, RW);
     (0..12).for_each(|n| assert!(rig.touch(BASE + n, n as u8)));
     // Uses up what the slab of VMAs holds.
@@ -52,43 +67,38 @@ fn twelve(rig: &Rig) {
     }
 }
 
-#[test]
-fn g4_mmap() {
-    each_allocation_fails(twelve, |rig| {
+fn g4_mmap<S: SoftSystem>() {
+    each_allocation_fails(twelve::<S>, |rig| {
         rig.m().mmap(rig.mm(), &MapRequest::new(bytes(4), R, MapFlags::PRIVATE)).map(|_| ())
     });
-    each_allocation_fails(twelve, |rig| {
+    each_allocation_fails(twelve::<S>, |rig| {
         rig.m().mmap(rig.mm(), &MapRequest::new(bytes(4), RW, MapFlags::SHARED)).map(|_| ())
     });
 }
 
-#[test]
-fn g4_mmap_over_what_is_there() {
-    let over = |rig: &Rig, file| {
+fn g4_mmap_over_what_is_there<S: SoftSystem>() {
+    let over = |rig: &Rig<S>, file| {
         let flags = MapFlags::PRIVATE | MapFlags::FIXED;
         let request = MapRequest { addr: Some(at(BASE + 4)), file, ..MapRequest::new(bytes(4), R, flags) };
         rig.m().mmap(rig.mm(), &request).map(|_| ())
     };
-    each_allocation_fails(twelve, |rig| over(rig, None));
-    each_allocation_fails(twelve, |rig| over(rig, Some((rig.files[0].clone(), 3))));
+    each_allocation_fails(twelve::<S>, |rig| over(rig, None));
+    each_allocation_fails(twelve::<S>, |rig| over(rig, Some((rig.files[0].clone(), 3))));
 }
 
-#[test]
-fn g4_munmap() {
-    each_allocation_fails(twelve, |rig| rig.m().munmap(rig.mm(), at(BASE + 4), bytes(4)));
+fn g4_munmap<S: SoftSystem>() {
+    each_allocation_fails(twelve::<S>, |rig| rig.m().munmap(rig.mm(), at(BASE + 4), bytes(4)));
 }
 
-#[test]
-fn g4_mprotect() {
-    each_allocation_fails(twelve, |rig| rig.m().mprotect(rig.mm(), at(BASE + 4), bytes(4), R));
+fn g4_mprotect<S: SoftSystem>() {
+    each_allocation_fails(twelve::<S>, |rig| rig.m().mprotect(rig.mm(), at(BASE + 4), bytes(4), R));
 }
 
 /// ```text
 ///   |aaaa====aaaa|          |----|     the middle moves, to a free place, over what is there, and growing
 /// ```
-#[test]
-fn g4_mremap() {
-    let with_target = |rig: &Rig| {
+fn g4_mremap<S: SoftSystem>() {
+    let with_target = |rig: &Rig<S>| {
         twelve(rig);
         rig.map(BASE + 600, 8, R);
     };
@@ -109,9 +119,8 @@ fn g4_mremap() {
     }
 }
 
-#[test]
-fn g4_a_private_file_mapping_moves() {
-    let prepare = |rig: &Rig| {
+fn g4_a_private_file_mapping_moves<S: SoftSystem>() {
+    let prepare = |rig: &Rig<S>| {
         twelve(rig);
         let file = Some((rig.files[0].clone(), 3));
         let flags = MapFlags::PRIVATE | MapFlags::FIXED;
@@ -125,14 +134,13 @@ fn g4_a_private_file_mapping_moves() {
     });
 }
 
-#[test]
-fn g4_the_others() {
+fn g4_the_others<S: SoftSystem>() {
     let (start, len) = (at(BASE + 4), bytes(4));
-    each_allocation_fails_or_none(twelve, |rig| rig.m().mlock(rig.mm(), start, len, true));
-    each_allocation_fails_or_none(twelve, |rig| rig.m().madvise(rig.mm(), start, len, Advice::DontFork));
-    each_allocation_fails_or_none(twelve, |rig| rig.m().madvise(rig.mm(), start, len, Advice::GuardInstall));
-    each_allocation_fails_or_none(twelve, |rig| rig.m().set_name(rig.mm(), start, len, Some(&b"name"[..])));
-    each_allocation_fails_or_none(twelve, |rig| {
+    each_allocation_fails_or_none(twelve::<S>, |rig| rig.m().mlock(rig.mm(), start, len, true));
+    each_allocation_fails_or_none(twelve::<S>, |rig| rig.m().madvise(rig.mm(), start, len, Advice::DontFork));
+    each_allocation_fails_or_none(twelve::<S>, |rig| rig.m().madvise(rig.mm(), start, len, Advice::GuardInstall));
+    each_allocation_fails_or_none(twelve::<S>, |rig| rig.m().set_name(rig.mm(), start, len, Some(&b"name"[..])));
+    each_allocation_fails_or_none(twelve::<S>, |rig| {
         rig.m().set_brk_start(rig.mm(), at(BASE + 200));
         match rig.m().brk(rig.mm(), at(BASE + 210)) {
             end if end == at(BASE + 210) => Ok(()),
@@ -142,7 +150,7 @@ fn g4_the_others() {
             }
         }
     });
-    let stack = |rig: &Rig| {
+    let stack = |rig: &Rig<S>| {
         twelve(rig);
         let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::GROWSDOWN;
         let request = MapRequest { addr: Some(at(2900)), ..MapRequest::new(bytes(2), RW, flags) };

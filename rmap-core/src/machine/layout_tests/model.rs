@@ -6,6 +6,7 @@ use crate::base::types::VmFlags;
 use crate::machine::advise::Advice;
 use crate::machine::map::{MapFlags, MapRequest};
 use crate::machine::remap::MremapFlags;
+use crate::machine::system::SoftSystem;
 use crate::mm::address_space::MmLocked;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -143,7 +144,7 @@ impl Model {
     }
 }
 
-fn apply(rig: &Rig, model: &mut Model, op: Op) {
+fn apply<S: SoftSystem>(rig: &Rig<S>, model: &mut Model, op: Op) {
     let (m, mm) = (rig.m(), rig.mm());
     match op {
         Op::Map { page, pages, prot, kind } => apply_map(rig, model, page, pages, prot, kind),
@@ -206,7 +207,7 @@ fn apply(rig: &Rig, model: &mut Model, op: Op) {
     }
 }
 
-fn apply_map(rig: &Rig, model: &mut Model, page: Option<u64>, pages: u64, prot: VmFlags, kind: Kind) {
+fn apply_map<S: SoftSystem>(rig: &Rig<S>, model: &mut Model, page: Option<u64>, pages: u64, prot: VmFlags, kind: Kind) {
     let (m, mm) = (rig.m(), rig.mm());
     let (share, file) = match kind {
         Kind::Anon => (MapFlags::PRIVATE, None),
@@ -237,7 +238,7 @@ fn apply_map(rig: &Rig, model: &mut Model, page: Option<u64>, pages: u64, prot: 
     }
 }
 
-fn apply_remap(rig: &Rig, model: &mut Model, op: Op) {
+fn apply_remap<S: SoftSystem>(rig: &Rig<S>, model: &mut Model, op: Op) {
     let (m, mm) = (rig.m(), rig.mm());
     let Op::Remap { page, old, new, flags, to } = op else { return };
     let new = if flags.contains(MremapFlags::DONTUNMAP) { old } else { new };
@@ -266,7 +267,7 @@ fn apply_remap(rig: &Rig, model: &mut Model, op: Op) {
     }
 }
 
-fn apply_advise(rig: &Rig, model: &mut Model, page: u64, pages: u64, advice: Advice) {
+fn apply_advise<S: SoftSystem>(rig: &Rig<S>, model: &mut Model, page: u64, pages: u64, advice: Advice) {
     let (m, mm) = (rig.m(), rig.mm());
     let done = m.madvise(mm, at(page), bytes(pages), advice);
     let mut refused = false;
@@ -296,7 +297,7 @@ fn apply_advise(rig: &Rig, model: &mut Model, page: u64, pages: u64, advice: Adv
 }
 
 /// Every page is as the model says: its VMA, and what a program reads.
-fn compare(rig: &Rig, model: &Model, read: bool) {
+fn compare<S: SoftSystem>(rig: &Rig<S>, model: &Model, read: bool) {
     let real: Vec<_> = rig.pages().into_iter().map(|(page, attr)| (page, attr.flags, attr.file, attr.name)).collect();
     let expected: Vec<_> = model.pages.iter().map(|(page, p)| (*page, p.flags, p.file, p.name.clone())).collect();
     assert_eq!(real, expected);
@@ -308,7 +309,7 @@ fn compare(rig: &Rig, model: &Model, read: bool) {
 }
 
 /// Neighbours that could be one VMA are one.
-fn all_is_joined(rig: &Rig) {
+fn all_is_joined<S: SoftSystem>(rig: &Rig<S>) {
     let held = rig.mm().write();
     for (low, high) in held.vmas().zip(held.vmas().skip(1)) {
         assert!(!rig.m().rmap().can_merge(&held, low, high), "{low:?} and {high:?}");
@@ -365,25 +366,40 @@ fn any_op() -> impl Strategy<Value = Op> {
 /// Where the heap begins, in the window.
 const HEAP: u64 = BASE + 8;
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+/// Runs `ops` beside the model, and compares after each.
+fn run<S: SoftSystem>(ops: Vec<Op>) {
+    let rig = Rig::<S>::new();
+    rig.m().set_brk_start(rig.mm(), at(HEAP));
+    let mut model = Model { brk: HEAP, ..Model::default() };
+    let left_behind = |op: &Op| matches!(op, Op::Remap { flags, .. } if flags.contains(MremapFlags::DONTUNMAP));
+    let joined = !ops.iter().any(left_behind);
+    for op in ops {
+        apply(&rig, &mut model, op);
+        compare(&rig, &model, false);
+        rig.check();
+        if joined {
+            all_is_joined(&rig);
+        }
+    }
+    compare(&rig, &model, true);
+    rig.check();
+}
 
-    #[test]
-    fn random_changes_of_layout_agree_with_the_model(ops in prop::collection::vec(any_op(), 1..50)) {
-        let rig = Rig::new();
-        rig.m().set_brk_start(rig.mm(), at(HEAP));
-        let mut model = Model { brk: HEAP, ..Model::default() };
-        let left_behind = |op: &Op| matches!(op, Op::Remap { flags, .. } if flags.contains(MremapFlags::DONTUNMAP));
-        let joined = !ops.iter().any(left_behind);
-        for op in ops {
-            apply(&rig, &mut model, op);
-            compare(&rig, &model, false);
-            rig.check();
-            if joined {
-                all_is_joined(&rig);
+/// The test for one engine.
+macro_rules! agrees_with_the_model {
+    ($engine:ident $toy:ident $system:ident) => {
+        proptest! {
+            #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+
+            #[test]
+            fn $engine(ops in prop::collection::vec(any_op(), 1..50)) {
+                run::<crate::machine::system::$system>(ops);
             }
         }
-        compare(&rig, &model, true);
-        rig.check();
-    }
+    };
+}
+
+mod random_changes_of_layout_agree_with_the_model {
+    use super::*;
+    crate::tests::each_engine!(agrees_with_the_model);
 }

@@ -4,18 +4,30 @@ use super::rig::*;
 use crate::base::error::Error;
 use crate::base::types::{VirtAddr, VmFlags};
 use crate::machine::advise::Advice;
+use crate::machine::life_tests::on_every_engine;
 use crate::machine::map::{MapFlags, MapRequest};
 use crate::machine::remap::MremapFlags;
-use crate::machine::system::{Access, VmaExt, VmaOps};
+use crate::machine::system::{Access, SoftSystem, VmaExt, VmaOps};
 use crate::mm::VmaBounds;
 use crate::mm::address_space::MmLocked;
 use crate::page::flags::PageFlags;
 use crate::page::pte::{PageTable, Pte, PteFlags};
 use core::sync::atomic::{AtomicI64, Ordering};
 
-#[test]
-fn the_heap_grows_and_shrinks_at_its_end() {
-    let rig = Rig::new();
+on_every_engine!(
+    the_heap_grows_and_shrinks_at_its_end,
+    mlock_faults_pages_in_and_munlock_lets_them_go,
+    mlockall_locks_what_is_there_and_what_comes,
+    populate_faults_pages_in,
+    madvise_over_a_hole_does_the_rest,
+    what_is_freed_lazily_is_clean_until_it_is_written,
+    a_guard_region_is_not_accessible_until_it_is_removed,
+    names_part_vmas,
+    operations_hear_of_every_vma_that_comes_and_goes,
+);
+
+fn the_heap_grows_and_shrinks_at_its_end<S: SoftSystem>() {
+    let rig = Rig::<S>::new();
     let brk = |page: u64, odd: u64| rig.m().brk(rig.mm(), VirtAddr(at(page).0 + odd));
     rig.m().set_brk_start(rig.mm(), at(BASE));
     assert_eq!(brk(0, 0), at(BASE), "asks where it is");
@@ -40,9 +52,8 @@ fn the_heap_grows_and_shrinks_at_its_end() {
 ///   |aaaaaaaaaaaa|      mlock of the middle cuts, munlock joins
 ///       |LLLL|
 /// ```
-#[test]
-fn mlock_faults_pages_in_and_munlock_lets_them_go() {
-    let rig = Rig::new();
+fn mlock_faults_pages_in_and_munlock_lets_them_go<S: SoftSystem>() {
+    let rig = Rig::<S>::new();
     rig.map(BASE, 12, RW);
     let (m, mm) = (rig.m(), rig.mm());
     m.mlock(mm, VirtAddr(at(BASE + 4).0 + 9), bytes(3), false).unwrap();
@@ -64,9 +75,8 @@ fn mlock_faults_pages_in_and_munlock_lets_them_go() {
     rig.check();
 }
 
-#[test]
-fn mlockall_locks_what_is_there_and_what_comes() {
-    let rig = Rig::new();
+fn mlockall_locks_what_is_there_and_what_comes<S: SoftSystem>() {
+    let rig = Rig::<S>::new();
     let (m, mm) = (rig.m(), rig.mm());
     rig.map(BASE, 4, RW);
     rig.map(BASE + 10, 4, R);
@@ -92,9 +102,8 @@ fn mlockall_locks_what_is_there_and_what_comes() {
     rig.check();
 }
 
-#[test]
-fn populate_faults_pages_in() {
-    let rig = Rig::new();
+fn populate_faults_pages_in<S: SoftSystem>() {
+    let rig = Rig::<S>::new();
     let (m, mm) = (rig.m(), rig.mm());
     let request = MapRequest::new(bytes(8), RW, MapFlags::PRIVATE | MapFlags::POPULATE);
     let addr = m.mmap(mm, &request).unwrap();
@@ -115,9 +124,8 @@ fn populate_faults_pages_in() {
 ///   |aaaaaa|  |aaaa|     DONTNEED over the hole: both sides are done, and the hole is reported
 ///      |-------|
 /// ```
-#[test]
-fn madvise_over_a_hole_does_the_rest() {
-    let rig = Rig::new();
+fn madvise_over_a_hole_does_the_rest<S: SoftSystem>() {
+    let rig = Rig::<S>::new();
     rig.map(BASE, 6, RW);
     rig.map(BASE + 8, 4, RW);
     for n in 0..12 {
@@ -140,9 +148,8 @@ fn madvise_over_a_hole_does_the_rest() {
     rig.check();
 }
 
-#[test]
-fn what_is_freed_lazily_is_clean_until_it_is_written() {
-    let rig = Rig::new();
+fn what_is_freed_lazily_is_clean_until_it_is_written<S: SoftSystem>() {
+    let rig = Rig::<S>::new();
     rig.map(BASE, 4, RW);
     (0..4).for_each(|n| assert!(rig.touch(BASE + n, n as u8)));
     let (m, mm) = (rig.m(), rig.mm());
@@ -167,9 +174,8 @@ fn what_is_freed_lazily_is_clean_until_it_is_written() {
     assert_eq!(m.madvise(mm, shared, bytes(1), Advice::WipeOnFork), Err(Error::Invalid));
 }
 
-#[test]
-fn a_guard_region_is_not_accessible_until_it_is_removed() {
-    let rig = Rig::new();
+fn a_guard_region_is_not_accessible_until_it_is_removed<S: SoftSystem>() {
+    let rig = Rig::<S>::new();
     rig.map(BASE, 8, RW);
     (0..8).for_each(|n| assert!(rig.touch(BASE + n, n as u8)));
     let (m, mm) = (rig.m(), rig.mm());
@@ -189,9 +195,8 @@ fn a_guard_region_is_not_accessible_until_it_is_removed() {
 ///   |aaaaaaaaaaaa|
 ///   |aaaa|nnnn|aaaa|    a name parts VMAs, and its going joins them
 /// ```
-#[test]
-fn names_part_vmas() {
-    let rig = Rig::new();
+fn names_part_vmas<S: SoftSystem>() {
+    let rig = Rig::<S>::new();
     rig.map(BASE, 12, RW);
     let name = |page, pages, name| rig.m().set_name(rig.mm(), at(page), bytes(pages), name);
     name(BASE + 4, 4, Some(&b"heap of mine"[..])).unwrap();
@@ -225,19 +230,19 @@ impl VmaOps for Counting {
     }
 }
 
-#[test]
-fn operations_hear_of_every_vma_that_comes_and_goes() {
-    static OPS: Counting = Counting(AtomicI64::new(0));
-    let rig = Rig::new();
+fn operations_hear_of_every_vma_that_comes_and_goes<S: SoftSystem>() {
+    // Each engine's own.
+    let heard: &'static Counting = Box::leak(Box::new(Counting(AtomicI64::new(0))));
+    let rig = Rig::<S>::new();
     let (m, mm) = (rig.m(), rig.mm());
-    let ext = VmaExt { ops: Some(&OPS), private: 7 };
+    let ext = VmaExt { ops: Some(heard), private: 7 };
     let flags = MapFlags::PRIVATE | MapFlags::FIXED;
     let map = |page, pages| {
         let request = MapRequest { addr: Some(at(page)), ext, ..MapRequest::new(bytes(pages), RW, flags) };
         m.mmap(mm, &request).unwrap();
     };
     let vmas = || {
-        let counted = OPS.0.load(Ordering::Relaxed);
+        let counted = heard.0.load(Ordering::Relaxed);
         assert_eq!(counted, rig.picture().len() as i64);
         counted
     };
@@ -251,7 +256,7 @@ fn operations_hear_of_every_vma_that_comes_and_goes() {
     m.mremap(mm, at(BASE + 9), bytes(2), bytes(4), MremapFlags::MAYMOVE, None).unwrap();
     assert_eq!(vmas(), 5);
     let child = m.fork(rig.mm_ref()).unwrap();
-    assert_eq!(OPS.0.load(Ordering::Relaxed), 10);
+    assert_eq!(heard.0.load(Ordering::Relaxed), 10);
     m.exit(child);
     m.munmap(mm, VirtAddr(0), bytes(TASK_PAGES)).unwrap();
     assert_eq!(vmas(), 0);

@@ -5,7 +5,7 @@ use crate::base::types::{PAGE_SIZE, VirtAddr, VmFlags};
 use crate::engine::Engine;
 use crate::machine::counters::Snapshot;
 use crate::machine::map::{MapFlags, MapRequest};
-use crate::machine::system::{AnonVmaSystem, FileExt};
+use crate::machine::system::{FileExt, SoftSystem};
 use crate::machine::{Machine, MachineConfig};
 use crate::mm::address_space::MmLocked;
 use crate::mm::{FileRef, Mm, MmRef};
@@ -14,7 +14,6 @@ use crate::page::pte::{PageTable, Pte, PteFlags};
 use crate::rmap::walk::WalkEnd;
 use core::ops::ControlFlow;
 
-pub(super) type Soft = AnonVmaSystem;
 pub(super) const RW: VmFlags = VmFlags::READ.union(VmFlags::WRITE);
 pub(super) const R: VmFlags = VmFlags::READ;
 /// First page of the pictures: 8 pages below the end of a page table, so that ranges reach across it.
@@ -29,11 +28,11 @@ pub(super) const fn bytes(pages: u64) -> u64 {
     pages * PAGE_SIZE
 }
 
-pub(super) struct Rig {
+pub(super) struct Rig<S: SoftSystem> {
     heap: Heap,
-    pub(super) machine: Option<Machine<Soft>>,
-    mm: Option<MmRef<Soft>>,
-    pub(super) files: Vec<FileRef<Soft>>,
+    pub(super) machine: Option<Machine<S>>,
+    mm: Option<MmRef<S>>,
+    pub(super) files: Vec<FileRef<S>>,
 }
 
 /// What a page of an address space is, as a program could find out.
@@ -47,7 +46,7 @@ pub(super) struct Attr {
     pub(super) tag: Option<u8>,
 }
 
-impl Rig {
+impl<S: SoftSystem> Rig<S> {
     pub(super) fn new() -> Self {
         Self::over(Heap::global().unwrap())
     }
@@ -60,15 +59,15 @@ impl Rig {
         Self { heap, machine: Some(machine), mm: Some(mm), files }
     }
 
-    pub(super) fn m(&self) -> &Machine<Soft> {
+    pub(super) fn m(&self) -> &Machine<S> {
         self.machine.as_ref().unwrap()
     }
 
-    pub(super) fn mm(&self) -> &Mm<Soft> {
+    pub(super) fn mm(&self) -> &Mm<S> {
         self.mm.as_ref().unwrap()
     }
 
-    pub(super) fn mm_ref(&self) -> &MmRef<Soft> {
+    pub(super) fn mm_ref(&self) -> &MmRef<S> {
         self.mm.as_ref().unwrap()
     }
 
@@ -85,9 +84,14 @@ impl Rig {
         held.vmas().map(|vma| (vma.start().vpn(), vma.pages(), vma.flags() & VmFlags::ACCESS)).collect()
     }
 
-    /// `anon_vmas` in use.
-    pub(super) fn anchors(&self) -> u64 {
-        self.m().rmap().engine().footprint().anchors
+    /// The engine's name.
+    pub(super) const ENGINE: &str = <S::Engine as Engine<S>>::NAME;
+    /// Whether regions that were touched apart from one another have an anchor each, and so stay apart.
+    pub(super) const ANCHORS: bool = matches!(Self::ENGINE.as_bytes(), b"anon_vma" | b"objrmap");
+
+    /// Whether as many anchors are in use, if regions have any.
+    pub(super) fn has_anchors(&self, n: u64) -> bool {
+        !Self::ANCHORS || self.m().rmap().engine().footprint().anchors == n
     }
 
     /// Writes `tag` to a page, if a program may.
@@ -176,7 +180,7 @@ impl Rig {
     }
 }
 
-impl Drop for Rig {
+impl<S: SoftSystem> Drop for Rig<S> {
     /// Unmaps everything: no page, no table, no byte is left.
     fn drop(&mut self) {
         if std::thread::panicking() {

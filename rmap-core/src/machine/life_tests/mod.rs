@@ -16,7 +16,6 @@ use super::system::{SoftSystem, VmaExt};
 use super::{ChargeHook, Machine, MachineConfig};
 use crate::base::alloc::Heap;
 use crate::base::types::{VirtAddr, VmFlags};
-use crate::engine::per_mm::PerMm;
 use crate::mm::{FileRef, Mm, MmRef, VmaBounds};
 use crate::page::Page;
 use crate::page::pte::{PageTable, Pte};
@@ -26,29 +25,23 @@ use std::sync::{Arc, Mutex};
 /// Makes a module of tests for each engine: each test is a function that is generic over the system.
 macro_rules! on_every_engine {
     ($($test:ident),* $(,)?) => {
-        mod anon_vma {
-            use crate::machine::system::AnonVmaSystem;
-            $(#[test]
-            fn $test() {
-                super::$test::<AnonVmaSystem>();
-            })*
-        }
-        mod per_mm {
-            use crate::machine::life_tests::PerMmMachine;
-            $(#[test]
-            fn $test() {
-                super::$test::<PerMmMachine>();
-            })*
-        }
+        crate::tests::each_engine!(crate::machine::life_tests::on_one_engine, $($test)*);
     };
 }
 pub(crate) use on_every_engine;
 
-crate::machine_system!(
-    /// A machine with the engine that keeps state per address space.
-    pub(crate) PerMmMachine,
-    PerMm
-);
+/// One of these modules.
+macro_rules! on_one_engine {
+    ($engine:ident $toy:ident $system:ident $($test:ident)*) => {
+        mod $engine {
+            $(#[test]
+            fn $test() {
+                super::$test::<crate::machine::system::$system>();
+            })*
+        }
+    };
+}
+pub(crate) use on_one_engine;
 
 /// Private memory that may be read and written.
 pub(super) const RW: VmFlags =
