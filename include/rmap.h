@@ -527,6 +527,14 @@ enum rmap_engine {
      * An anon_vma per process and region, tied to VMAs by interval trees: Linux 2.6.34 to today.
      */
     RMAP_ENGINE_ANON_VMA = 1,
+    /**
+     * An anon_vma per region, which its whole fork family shares, with a list of VMAs: Linux 2.6.7 to 2.6.33.
+     */
+    RMAP_ENGINE_OBJRMAP = 2,
+    /**
+     * No reverse map: every VMA of every address space is looked at. Linux before 2.5.
+     */
+    RMAP_ENGINE_FULL_SCAN = 4,
 };
 
 /**
@@ -1456,6 +1464,16 @@ extern "C" {
  * Context: any. Takes no lock.
  */
 const char *rmap_strerror(int32_t status);
+
+/**
+ * Names an engine.
+ *
+ * Parameters: engine, one of enum rmap_engine.
+ * Returns: its name on every command line and in every table, such as "anon_vma"; NULL for a number that is no engine.
+ * Ownership: static; never freed.
+ * Context: any. Takes no lock.
+ */
+const char *rmap_engine_name(uint32_t engine);
 
 /**
  * Tells the version of the library that is running. Compare it with `RMAP_VERSION`, the version of the header.
@@ -2435,7 +2453,7 @@ enum rmap_status rmap_page_add_file(struct rmap_page *page, struct rmap_vma *vma
  *
  * Parameters: ctx; page; out, receives the anon_vma.
  * Returns: RMAP_OK; RMAP_ERR_NOT_MAPPED when the page is not mapped, or not anonymous; RMAP_ERR_FOREIGN for a page of
- * another context.
+ * another context; RMAP_ERR_NOT_SUPPORTED when the context's engine is not anon_vma.
  * Ownership: the caller owns the reference, until rmap_anon_vma_put.
  * Context: any thread, any locks held; a reference to the page. Waits for nobody, allocates nothing.
  */
@@ -2471,7 +2489,7 @@ enum rmap_status rmap_anon_vma_lock_read(struct rmap_ctx *ctx,
  *
  * Parameters: ctx; page; lock, receives what rmap_walk_locked and rmap_anon_vma_unlock_read need.
  * Returns: RMAP_OK; RMAP_ERR_NOT_MAPPED when the page is not mapped, or not anonymous; RMAP_ERR_FOREIGN for a page of
- * another context.
+ * another context; RMAP_ERR_NOT_SUPPORTED when the context's engine is not anon_vma.
  * Ownership: the lock is this thread's, until rmap_anon_vma_unlock_read.
  * Context: a reference to the page; lock order as for rmap_anon_vma_lock_read. Waits.
  */

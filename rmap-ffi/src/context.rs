@@ -11,6 +11,7 @@ use core::ptr::NonNull;
 use rmap_core::base::alloc::Heap;
 use rmap_core::base::slab::Slab;
 use rmap_core::engine::Engine;
+use rmap_core::engine::any::{AnyEngine, EngineKind};
 
 /// The version of this header: major.
 pub const RMAP_VERSION_MAJOR: u32 = 0;
@@ -35,6 +36,37 @@ const _: () = {
 pub enum rmap_engine {
     /// An anon_vma per process and region, tied to VMAs by interval trees: Linux 2.6.34 to today.
     RMAP_ENGINE_ANON_VMA = 1,
+    /// An anon_vma per region, which its whole fork family shares, with a list of VMAs: Linux 2.6.7 to 2.6.33.
+    RMAP_ENGINE_OBJRMAP = 2,
+    /// No reverse map: every VMA of every address space is looked at. Linux before 2.5.
+    RMAP_ENGINE_FULL_SCAN = 4,
+}
+
+/// The engine of that number.
+pub(crate) fn engine_kind(engine: u32) -> Outcome<EngineKind> {
+    match engine {
+        1 => Ok(EngineKind::AnonVma),
+        2 => Ok(EngineKind::Objrmap),
+        4 => Ok(EngineKind::FullScan),
+        _ => Err(RMAP_ERR_NOT_SUPPORTED),
+    }
+}
+
+/// Names an engine.
+///
+/// Parameters: engine, one of enum rmap_engine.
+/// Returns: its name on every command line and in every table, such as "anon_vma"; NULL for a number that is no engine.
+/// Ownership: static; never freed.
+/// Context: any. Takes no lock.
+#[unsafe(no_mangle)]
+pub extern "C" fn rmap_engine_name(engine: u32) -> *const c_char {
+    let name = match engine_kind(engine) {
+        Ok(EngineKind::AnonVma) => c"anon_vma",
+        Ok(EngineKind::Objrmap) => c"objrmap",
+        Ok(EngineKind::FullScan) => c"full_scan",
+        Err(_) => return core::ptr::null(),
+    };
+    name.as_ptr()
 }
 
 /// Where a context gets its metadata from. Both functions are called from any thread, at once, and stay callable until
@@ -124,8 +156,9 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    fn new(heap: Heap) -> Outcome<Self> {
-        Ok(Self { rmap: Rmap::new(&heap)?, mms: slots(&heap), files: slots(&heap), tag: heap.tag(), heap })
+    fn new(heap: Heap, engine: EngineKind) -> Outcome<Self> {
+        let rmap = Rmap::with_engine(&heap, |arena| AnyEngine::of_kind(engine, arena))?;
+        Ok(Self { rmap, mms: slots(&heap), files: slots(&heap), tag: heap.tag(), heap })
     }
 
     /// Frees VMAs whose grace period is over, if this thread holds no lock under which that is forbidden. Does not
@@ -198,10 +231,11 @@ pub unsafe extern "C" fn rmap_new(config: *const rmap_config, out: *mut *mut rma
             // SAFETY: valid for as many bytes as its size says (rmap_config).
             unsafe { sized::read(config, rmap_config::DEFAULT) }?
         };
-        if config.engine != rmap_engine::RMAP_ENGINE_ANON_VMA as u32 || config.flags != 0 {
+        let engine = engine_kind(config.engine)?;
+        if config.flags != 0 {
             return Err(RMAP_ERR_NOT_SUPPORTED);
         }
-        let context = Block::build(config.allocator, |heap, _| Context::new(heap))?;
+        let context = Block::build(config.allocator, |heap, _| Context::new(heap, engine))?;
         // SAFETY: `out` is not NULL, and valid (Parameters).
         unsafe { put(out, context.as_ptr().cast()) };
         Ok(())
@@ -302,6 +336,17 @@ pub unsafe extern "C" fn rmap_stats(ctx: *const rmap_ctx, stats: *mut rmap_stats
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_engine_has_a_number_and_its_name() {
+        for kind in EngineKind::ALL {
+            let number = (0..9).find(|n| engine_kind(*n) == Ok(*kind)).expect("a number");
+            // SAFETY: a static string.
+            let name = unsafe { core::ffi::CStr::from_ptr(rmap_engine_name(number)) };
+            assert_eq!(name.to_str(), Ok(kind.name()));
+        }
+        assert!(rmap_engine_name(0).is_null() && rmap_engine_name(9).is_null());
+    }
 
     #[test]
     fn the_header_has_the_version_of_the_package() {

@@ -24,7 +24,8 @@ use rmap_core::base::href::Href;
 use rmap_core::base::slab::{Slab, SlabItem, SlabLink};
 use rmap_core::base::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 // Renamed, since cbindgen looks at the last segment of a path only.
-use rmap_core::engine::anon_vma::{AnonVma as CoreAnonVma, AnonVmaEngine};
+use rmap_core::engine::anon_vma::AnonVma as CoreAnonVma;
+use rmap_core::engine::any::AnyEngine;
 use rmap_core::mm::{File as CoreFile, Mm as CoreMm, System, Vma as CoreVma};
 use rmap_core::page::Page;
 use rmap_core::rmap::Rmap as CoreRmap;
@@ -58,7 +59,7 @@ pub struct rmap_anon_vma {
 pub(crate) struct Component;
 
 impl System for Component {
-    type Engine = AnonVmaEngine<Self>;
+    type Engine = AnyEngine<Self>;
     type Table = Table;
     type MmData = Owner<Mm>;
     type VmaData = Private;

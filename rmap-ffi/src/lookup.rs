@@ -4,10 +4,12 @@ use crate::context::Context;
 use crate::handle::{AnonVma, Component, need, open_ctx, open_page_of, put, rmap_anon_vma, rmap_ctx, rmap_page};
 use crate::held;
 use crate::status::rmap_status::{
-    RMAP_ERR_AGAIN, RMAP_ERR_INVAL, RMAP_ERR_LOCK, RMAP_ERR_NOT_MAPPED, RMAP_ERR_NULL, RMAP_ERR_STALE,
+    RMAP_ERR_AGAIN, RMAP_ERR_INVAL, RMAP_ERR_LOCK, RMAP_ERR_NOT_MAPPED, RMAP_ERR_NOT_SUPPORTED, RMAP_ERR_NULL,
+    RMAP_ERR_STALE,
 };
 use crate::status::{Outcome, boundary, rmap_status};
-use rmap_core::engine::anon_vma::{Anchor, AnchorRef};
+use rmap_core::engine::anon_vma::{Anchor, AnchorRef, AnonVmaEngine};
+use rmap_core::engine::any::AnyEngine;
 use rmap_core::engine::{Lookup, Wait};
 
 /// A locked anon_vma. The program gives the memory; the members are librmap's.
@@ -18,6 +20,15 @@ pub struct rmap_anon_vma_lock {
     pub anon_vma: *mut rmap_anon_vma,
     /// The root whose lock is held.
     pub root: *mut rmap_anon_vma,
+}
+
+/// The engine whose anchors are anon_vmas. [`RMAP_ERR_NOT_SUPPORTED`]: the context has another.
+#[inline]
+pub(crate) fn anon_vmas(context: &Context) -> Outcome<&AnonVmaEngine<Component>> {
+    match context.rmap.engine() {
+        AnyEngine::AnonVma(engine) => Ok(engine),
+        _ => Err(RMAP_ERR_NOT_SUPPORTED),
+    }
 }
 
 fn seal_anon(anon_vma: &AnonVma) -> *mut rmap_anon_vma {
@@ -58,7 +69,7 @@ pub(crate) unsafe fn open_anchor<'a>(lock: &rmap_anon_vma_lock) -> Outcome<Ancho
 ///
 /// Parameters: ctx; page; out, receives the anon_vma.
 /// Returns: RMAP_OK; RMAP_ERR_NOT_MAPPED when the page is not mapped, or not anonymous; RMAP_ERR_FOREIGN for a page of
-/// another context.
+/// another context; RMAP_ERR_NOT_SUPPORTED when the context's engine is not anon_vma.
 /// Ownership: the caller owns the reference, until rmap_anon_vma_put.
 /// Context: any thread, any locks held; a reference to the page. Waits for nobody, allocates nothing.
 #[unsafe(no_mangle)]
@@ -73,7 +84,7 @@ pub unsafe extern "C" fn rmap_page_get_anon_vma(
         let context = unsafe { open_ctx(ctx) }?;
         // SAFETY: a descriptor of a living context (Parameters).
         let page = unsafe { open_page_of(context, page) }?;
-        let found = context.rmap.engine().get_anon_vma(page).ok_or(RMAP_ERR_NOT_MAPPED)?;
+        let found = anon_vmas(context)?.get_anon_vma(page).ok_or(RMAP_ERR_NOT_MAPPED)?;
         // SAFETY: `out` is not NULL, and valid (Parameters).
         unsafe { put(out, seal_anon(found.into_raw())) };
         Ok(())
@@ -95,7 +106,7 @@ pub unsafe extern "C" fn rmap_anon_vma_put(ctx: *mut rmap_ctx, anon_vma: *mut rm
             return Err(RMAP_ERR_STALE);
         }
         // SAFETY: the reference that the program owns (Ownership), from `into_raw` in `rmap_page_get_anon_vma`.
-        drop(unsafe { AnchorRef::from_raw(context.rmap.engine(), node) });
+        drop(unsafe { AnchorRef::from_raw(anon_vmas(context)?, node) });
         Ok(())
     })
 }
@@ -122,7 +133,7 @@ pub unsafe extern "C" fn rmap_anon_vma_lock_read(
             return Err(RMAP_ERR_STALE);
         }
         // SAFETY: the reference that the program owns (Parameters), and goes on owning: given up again below.
-        let reference = core::mem::ManuallyDrop::new(unsafe { AnchorRef::from_raw(context.rmap.engine(), node) });
+        let reference = core::mem::ManuallyDrop::new(unsafe { AnchorRef::from_raw(anon_vmas(context)?, node) });
         let anchor = reference.lock();
         held::took();
         // SAFETY: `lock` is not NULL, and valid (Parameters).
@@ -135,7 +146,7 @@ pub unsafe extern "C" fn rmap_anon_vma_lock_read(
 fn lock_page(context: &Context, page: *mut rmap_page, wait: Wait) -> Outcome<rmap_anon_vma_lock> {
     // SAFETY: a descriptor of a living context (Parameters of both callers).
     let page = unsafe { open_page_of(context, page) }?;
-    match context.rmap.engine().lock_anon_vma_read(page, wait) {
+    match anon_vmas(context)?.lock_anon_vma_read(page, wait) {
         Lookup::Found(anchor) => {
             held::took();
             Ok(seal_anchor(anchor))
@@ -150,7 +161,7 @@ fn lock_page(context: &Context, page: *mut rmap_page, wait: Wait) -> Outcome<rma
 ///
 /// Parameters: ctx; page; lock, receives what rmap_walk_locked and rmap_anon_vma_unlock_read need.
 /// Returns: RMAP_OK; RMAP_ERR_NOT_MAPPED when the page is not mapped, or not anonymous; RMAP_ERR_FOREIGN for a page of
-/// another context.
+/// another context; RMAP_ERR_NOT_SUPPORTED when the context's engine is not anon_vma.
 /// Ownership: the lock is this thread's, until rmap_anon_vma_unlock_read.
 /// Context: a reference to the page; lock order as for rmap_anon_vma_lock_read. Waits.
 #[unsafe(no_mangle)]

@@ -1,6 +1,6 @@
 //! Replays: a trace of real programs' memory management, done again in a machine and held against the kernel's own truth.
 
-use crate::context::rmap_engine;
+use crate::context::{engine_kind, rmap_engine};
 use crate::handle::{need, put};
 use crate::held;
 use crate::machine::handle::Machine;
@@ -10,8 +10,9 @@ use crate::status::{Outcome, boundary, rmap_status, rmap_strerror};
 use core::ffi::{CStr, c_char, c_void};
 use rmap_core::base::alloc::Heap;
 use rmap_core::base::clock::Clock as CoreClock;
+use rmap_core::engine::any::AnyEngine;
 use rmap_core::machine::MachineConfig;
-use rmap_core::machine::system::AnonVmaSystem;
+use rmap_core::machine::system::AnySystem;
 use rmap_core::page::frames::Contents;
 use rmap_core::trace::TraceError as CoreTraceError;
 use rmap_core::trace::compare::{Comparison, compare};
@@ -241,8 +242,8 @@ impl Watcher<'_> {
     }
 }
 
-impl<'m> Observer<OnMachine<'m, AnonVmaSystem>> for Watcher<'_> {
-    fn applied(&mut self, _: &OnMachine<'m, AnonVmaSystem>) {
+impl<'m> Observer<OnMachine<'m, AnySystem>> for Watcher<'_> {
+    fn applied(&mut self, _: &OnMachine<'m, AnySystem>) {
         self.peak_pages = self.peak_pages.max(self.mapped());
     }
 
@@ -254,7 +255,7 @@ impl<'m> Observer<OnMachine<'m, AnonVmaSystem>> for Watcher<'_> {
         self.aside_ns += self.clock.ns() - start;
     }
 
-    fn mark(&mut self, replay: &MachineReplay<'m, AnonVmaSystem>, label: &str) -> Result<(), String> {
+    fn mark(&mut self, replay: &MachineReplay<'m, AnySystem>, label: &str) -> Result<(), String> {
         let Some(mark) = self.config.mark else { return Ok(()) };
         let start = self.clock.ns();
         let there = self.snapshot(label).map_err(|error| error.to_string())?;
@@ -406,14 +407,14 @@ unsafe fn replay(config: &rmap_replay_config) -> Result<rmap_replay_stats, Failu
 fn check(config: &rmap_replay_config) -> Outcome {
     need(config.trace)?;
     held::none()?;
-    if config.engine != rmap_engine::RMAP_ENGINE_ANON_VMA as u32 || config.flags != 0 {
-        return Err(RMAP_ERR_NOT_SUPPORTED);
-    }
-    Ok(())
+    engine_kind(config.engine)?;
+    if config.flags != 0 { Err(RMAP_ERR_NOT_SUPPORTED) } else { Ok(()) }
 }
 
 fn machine(config: &rmap_replay_config) -> Outcome<Machine> {
     let heap = Heap::global()?;
     let frames = if config.frames == 0 { FRAMES } else { config.frames };
-    Ok(Machine::new(MachineConfig { contents: Contents::MetadataOnly, ..MachineConfig::new(&heap, frames) })?)
+    let engine = engine_kind(config.engine)?;
+    let machine = MachineConfig { contents: Contents::MetadataOnly, ..MachineConfig::new(&heap, frames) };
+    Ok(Machine::with_engine(machine, |arena| AnyEngine::of_kind(engine, arena))?)
 }

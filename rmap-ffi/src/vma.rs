@@ -13,6 +13,7 @@ use crate::status::{Outcome, boundary, boundary_or, rmap_status};
 use core::ffi::{CStr, c_char, c_void};
 use rmap_core::base::href::Href;
 use rmap_core::base::types::{VirtAddr, VmFlags};
+use rmap_core::engine::Engine;
 use rmap_core::mm::address_space::MmLocked;
 use rmap_core::mm::vma::VmaName;
 use rmap_core::mm::{MmWrite, VmaBounds};
@@ -337,9 +338,7 @@ pub unsafe extern "C" fn rmap_vma_move_lock(mm: *mut rmap_mm, source: *mut rmap_
         if let Some(held) = file {
             held.into_raw();
         }
-        if let Some(held) = anchors {
-            held.into_raw();
-        }
+        core::mem::forget(anchors);
         held::took();
         Ok(())
     })
@@ -362,10 +361,8 @@ pub unsafe extern "C" fn rmap_vma_move_unlock(mm: *mut rmap_mm, source: *mut rma
         if source.file().is_some_and(|file| !file.i_mmap_rwsem().is_write_locked()) {
             return Err(RMAP_ERR_LOCK);
         }
-        if let Some(own) = source.engine().get() {
-            // SAFETY: locked by `rmap_vma_move_lock` on this thread, and mmap_lock held since (Context).
-            unsafe { own.unlock_move_raw() };
-        }
+        // SAFETY: locked by `rmap_vma_move_lock` on this thread, and mmap_lock held since (Context).
+        unsafe { rmap(&mm).engine().unlock_move(source) };
         if let Some(file) = source.file() {
             // SAFETY: as above.
             unsafe { file.i_mmap_rwsem().unlock_write_raw() };

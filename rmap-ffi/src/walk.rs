@@ -5,7 +5,7 @@ use crate::handle::{
     Component, Rmap, Vma, need, open_ctx, open_page_of, put, rmap_ctx, rmap_mm, rmap_page, rmap_vma, seal, seal_page,
 };
 use crate::held::Inside;
-use crate::lookup::{open_anchor, rmap_anon_vma_lock};
+use crate::lookup::{anon_vmas, open_anchor, rmap_anon_vma_lock};
 use crate::page::need_locked;
 use crate::pte_ops::{encode, rmap_pte};
 use crate::status::rmap_status::{RMAP_ERR_AGAIN, RMAP_ERR_INVAL, RMAP_ERR_NOT_SUPPORTED, RMAP_ERR_NULL, RMAP_OK};
@@ -15,7 +15,7 @@ use core::mem::ManuallyDrop;
 use core::ops::ControlFlow;
 use rmap_core::base::types::VirtAddr;
 use rmap_core::engine::Lookup;
-use rmap_core::engine::anon_vma::Anchor;
+use rmap_core::engine::any::AnyAnchor;
 use rmap_core::page::Page;
 use rmap_core::rmap::walk::{WalkControl, WalkEnd};
 
@@ -110,7 +110,12 @@ impl Visitor {
     }
 
     /// Walks, with the anon_vma locked or not, and the core's view of the control.
-    fn walk(&self, context: &Context, page: &Page, locked: Option<&Anchor<'_, Component>>) -> Outcome<rmap_walk_end> {
+    fn walk(
+        &self,
+        context: &Context,
+        page: &Page,
+        locked: Option<&AnyAnchor<'_, Component>>,
+    ) -> Outcome<rmap_walk_end> {
         // SAFETY: valid (`new`).
         let rmap_walk_control { flags, rmap_one, done, invalid_vma, anon_lock, resched, arg, .. } =
             unsafe { self.0.read() };
@@ -138,6 +143,9 @@ impl Visitor {
                 unsafe { resched(arg) }
             }
         });
+        if anon_lock.is_some() {
+            anon_vmas(context)?;
+        }
         let take_lock = anon_lock.map(|lock| locker(lock, arg));
         let mut control = WalkControl::new(rmap_one);
         control.done = is_done.as_ref().map(|f| f as _);
@@ -163,12 +171,12 @@ impl Visitor {
 type AnonLock = unsafe extern "C" fn(*mut rmap_page, *mut rmap_anon_vma_lock, *mut c_void) -> rmap_status;
 
 /// The core's view of `anon_lock`.
-fn locker(lock: AnonLock, arg: *mut c_void) -> impl for<'a> Fn(&'a Rmap, &Page) -> Lookup<Anchor<'a, Component>> {
+fn locker(lock: AnonLock, arg: *mut c_void) -> impl for<'a> Fn(&'a Rmap, &Page) -> Lookup<AnyAnchor<'a, Component>> {
     move |_, page| lock_by(lock, page, arg)
 }
 
 /// Asks the program for the lock of a page's anon_vma.
-fn lock_by<'a>(lock: AnonLock, page: &Page, arg: *mut c_void) -> Lookup<Anchor<'a, Component>> {
+fn lock_by<'a>(lock: AnonLock, page: &Page, arg: *mut c_void) -> Lookup<AnyAnchor<'a, Component>> {
     let mut locked = rmap_anon_vma_lock { anon_vma: core::ptr::null_mut(), root: core::ptr::null_mut() };
     // SAFETY: the program's function, called as its contract says; `locked` is valid for the call.
     let status = unsafe { lock(seal_page(page), &raw mut locked, arg) };
@@ -182,7 +190,7 @@ fn lock_by<'a>(lock: AnonLock, page: &Page, arg: *mut c_void) -> Lookup<Anchor<'
     match unsafe { open_anchor(&locked) } {
         Ok(anchor) => {
             crate::held::released();
-            Lookup::Found(anchor)
+            Lookup::Found(AnyAnchor::AnonVma(anchor))
         }
         Err(_) => Lookup::Unmapped,
     }
@@ -252,7 +260,7 @@ pub unsafe extern "C" fn rmap_walk_locked(
         let (context, page, visitor) = unsafe { open_walk(ctx, page, control) }?;
         // SAFETY: filled by a locking function on this thread (Parameters). The lock stays the program's: it is not
         // dropped.
-        let anchor = ManuallyDrop::new(unsafe { open_anchor(&*lock) }?);
+        let anchor = ManuallyDrop::new(AnyAnchor::AnonVma(unsafe { open_anchor(&*lock) }?));
         let ended = visitor.walk(context, page, Some(&anchor))?;
         // SAFETY: `end` is NULL or valid (Parameters).
         unsafe { put(end, ended) };

@@ -4,6 +4,7 @@
 //! linked to the shared one, and under valgrind. `RMAP_VALGRIND=0` leaves valgrind out, `RMAP_VALGRIND=1` makes it an
 //! error not to have it; else its absence is said. `CC` and `CXX` name other compilers.
 
+use rmap_core::engine::any::EngineKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -88,6 +89,16 @@ fn everywhere(program: &str) {
     under_valgrind(program);
 }
 
+/// The same, and with every engine.
+fn everywhere_on_every_engine(program: &str) {
+    everywhere(program);
+    for engine in EngineKind::ALL.iter().filter(|engine| **engine != EngineKind::AnonVma) {
+        let mut command = Command::new(compile(program, "c99", Link::Static));
+        command.env("RMAP_TEST_ENGINE", engine.name());
+        run(command);
+    }
+}
+
 fn under_valgrind(program: &str) {
     if valgrind() {
         let mut command = Command::new("valgrind");
@@ -110,12 +121,12 @@ fn the_header_is_clean_in_every_standard() {
 
 #[test]
 fn component() {
-    everywhere("component");
+    everywhere_on_every_engine("component");
 }
 
 #[test]
 fn embedder() {
-    everywhere("embedder");
+    everywhere_on_every_engine("embedder");
 }
 
 #[test]
@@ -125,7 +136,7 @@ fn misuse() {
 
 #[test]
 fn machine() {
-    everywhere("machine");
+    everywhere_on_every_engine("machine");
 }
 
 #[test]

@@ -53,6 +53,7 @@ static struct rmap_machine_config a_config(void)
 {
     struct rmap_machine_config config;
     OK(rmap_machine_config_init(&config, sizeof config));
+    config.engine = test_engine();
     config.frames = 256;
     config.first_pfn = 100;
     config.fault_around = 1;
@@ -186,7 +187,8 @@ static void a_child_shares_pages_until_they_are_written(void)
     OK(rmap_machine_stats(machine, &stats));
     CHECK(stats.frames == 256 && stats.mms == 2 && stats.vmas == 2 && stats.anon_mapped == 3 && stats.bytes > 0);
     CHECK(stats.free_frames == rmap_machine_free_frames(machine) && stats.free_frames == 256 - 3 - 1);
-    CHECK(stats.anchors > 0 && stats.links > 0 && stats.rmap_bytes > 0 && stats.bytes <= taken);
+    CHECK(!has_anchors() || (stats.anchors > 0 && stats.links > 0));
+    CHECK(stats.rmap_bytes > 0 && stats.bytes <= taken);
     CHECK(charged == 4);
 
     /* Memory that was only read is the zero page, which nobody's reverse map has. */
@@ -683,6 +685,7 @@ static void traces_are_replayed(void)
     memset(&heard, 0, sizeof heard);
     memset(&stats, 0x55, sizeof stats);
     OK(rmap_replay_config_init(&config));
+    config.engine = test_engine();
     CHECK(config.size == sizeof config);
     config.trace = trace_path;
     config.mark = on_mark;
@@ -698,7 +701,8 @@ static void traces_are_replayed(void)
     CHECK(heard.marks == 1 && !heard.last.has_snapshot && heard.last.processes == 0);
     CHECK(heard.last.pages_walked == 3 && heard.last.mappings == 4 && heard.last.candidates >= 4);
     CHECK(heard.last.mismatches == 0 && heard.last.vmas == 2 && heard.last.mms == 2 && heard.last.anon_pages == 3);
-    CHECK(heard.last.anchors > 0 && heard.last.links > 0 && heard.last.rmap_bytes > 0);
+    CHECK(!has_anchors() || (heard.last.anchors > 0 && heard.last.links > 0));
+    CHECK(heard.last.rmap_bytes > 0);
 
     /* A bad line is named. */
     write_trace("H mmt 1 4096\nthis is no event\n");

@@ -30,6 +30,24 @@
 
 #define OK(call) IS(RMAP_OK, call)
 
+/* The engine to test with: RMAP_TEST_ENGINE names it, anon_vma if it is not set. */
+static inline uint32_t test_engine(void)
+{
+    const char *wish = getenv("RMAP_TEST_ENGINE");
+    uint32_t engine;
+    if (wish == NULL)
+        return RMAP_ENGINE_ANON_VMA;
+    for (engine = 1; rmap_engine_name(engine) == NULL || strcmp(rmap_engine_name(engine), wish) != 0; engine++)
+        CHECK(engine < 100);
+    return engine;
+}
+
+/* Whether it keeps objects of its own for the pages of a region. */
+static inline bool has_anchors(void)
+{
+    return test_engine() == RMAP_ENGINE_ANON_VMA || test_engine() == RMAP_ENGINE_OBJRMAP;
+}
+
 #define PAGE ((uint64_t)RMAP_PAGE_SIZE)
 /* Where the plain tables begin, and how many pages they have. */
 #define BASE ((uint64_t)0x400000)

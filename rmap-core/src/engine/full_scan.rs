@@ -172,9 +172,6 @@ impl<S: FullScanSystem> Engine<S> for FullScanEngine<S> {
         true
     }
     /// A merge ties nobody to anything that it was not tied to before.
-    fn is_singular(&self, _: &Vma<S>) -> bool {
-        true
-    }
     fn plan_relayout<'a>(&self, change: &Relayout<'a, S>) -> Result<Plan<'a, S>> {
         let listed = |vma: &Vma<S>| self.is_prepared(vma);
         Ok(Plan { listed: change.before().any(listed), join: change.joining(listed), leave: change.remove })
@@ -202,6 +199,12 @@ impl<S: FullScanSystem> Engine<S> for FullScanEngine<S> {
     }
     fn lock_for_move<'a>(&'a self, vma: &'a Vma<S>) -> Option<ListWrite<'a>> {
         self.is_prepared(vma).then(|| self.lock())
+    }
+    unsafe fn unlock_move(&self, vma: &Vma<S>) {
+        if self.is_prepared(vma) {
+            // SAFETY: the caller's contract.
+            unsafe { self.all.lock.unlock_write_raw() }
+        }
     }
 
     #[inline]

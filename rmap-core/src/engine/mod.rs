@@ -10,6 +10,8 @@
 //! | [`objrmap`] | an `anon_vma` per region, which its whole fork family shares: a list of VMAs | 2.6.7 to 2.6.33 |
 //! | [`anon_vma`] | an `anon_vma` per process and region, linked to VMAs, one rwsem in the root | 2.6.34 to today |
 //!
+//! [`any`] is one of them, chosen at run time.
+//!
 //! **To add an engine**: one file with a type that implements [`EngineData`] (what it keeps in an address space and in a VMA)
 //! and [`Engine`] (its verbs), and a [`System`] that names it. No engine calls another, and none scans all address
 //! spaces as a fallback ([`full_scan`] alone does, and nothing else).
@@ -17,6 +19,7 @@
 //! Who calls which verb under which locks is said at each verb; "VMA lock" there is the mmap_lock of the VMA's address space.
 
 pub mod anon_vma;
+pub mod any;
 pub mod full_scan;
 pub mod objrmap;
 #[cfg(test)]
@@ -107,7 +110,8 @@ pub enum Lookup<A> {
 }
 
 impl<A> Lookup<A> {
-    fn map<B>(self, f: impl FnOnce(A) -> B) -> Lookup<B> {
+    #[inline]
+    pub(crate) fn map<B>(self, f: impl FnOnce(A) -> B) -> Lookup<B> {
         match self {
             Self::Found(anchor) => Lookup::Found(f(anchor)),
             Self::Unmapped => Lookup::Unmapped,
@@ -142,6 +146,11 @@ impl core::ops::AddAssign for Footprint {
 pub trait Engine<S: System>: EngineData {
     /// Its name on every command line and in every table.
     const NAME: &'static str;
+
+    /// The same, of one that was chosen at run time that of the choice.
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
 
     /// The anchor of a page, locked shared: nothing that it leads to is unlinked while it lives. Dropping it unlocks.
     type Anchor<'a>
@@ -201,8 +210,6 @@ pub trait Engine<S: System>: EngineData {
     fn copy(&self, copy: &Vma<S>, source: &Vma<S>) -> Result<()>;
     /// Whether two adjacent VMAs may become one, as far as the engine is concerned. VMA lock held.
     fn may_merge(&self, a: &Vma<S>, b: &Vma<S>) -> bool;
-    /// Whether a VMA that has engine data may be merged into a new place by mremap: no other process shares its pages.
-    fn is_singular(&self, vma: &Vma<S>) -> bool;
     /// Gets the memory that `change` will need. VMA lock held exclusively, and no anchor's lock. Dropped unused, nothing has changed.
     fn plan_relayout<'a>(&self, change: &Relayout<'a, S>) -> Result<Self::Plan<'a>>;
     /// Does the planned change as one step for all walks, calling `apply` once in the middle of it to set the new bounds. VMA lock and, for VMAs of
@@ -214,6 +221,13 @@ pub trait Engine<S: System>: EngineData {
     /// Keeps walks that come by an anchor away from `vma` while its page-table entries are moved in an order that walks could miss. VMA lock and, for VMAs
     /// of a file, `i_mmap_rwsem` held exclusively ([`Rmap::lock_for_move`](crate::rmap::Rmap::lock_for_move) takes both).
     fn lock_for_move<'a>(&'a self, vma: &'a Vma<S>) -> Option<Self::MoveLock<'a>>;
+    /// Unlocks what [`lock_for_move`](Self::lock_for_move) of the same VMA locked, if it returned a lock, for callers that cannot keep it: across
+    /// a C boundary.
+    ///
+    /// # Safety
+    /// This thread locked, forgot the lock without dropping it, has held the VMA lock exclusively since without changing the VMA's ties, and unlocks
+    /// once for it.
+    unsafe fn unlock_move(&self, vma: &Vma<S>);
 
     // Pages. PTE lock held.
 
@@ -253,6 +267,18 @@ pub trait Engine<S: System>: EngineData {
         last: PgOff,
         visit: impl FnMut(&Vma<S>, VirtAddr) -> ControlFlow<()>,
     ) -> ControlFlow<()>;
+    /// Look-up, walk and unlocking in one.
+    #[inline]
+    fn walk_page(
+        &self,
+        page: &Page,
+        wait: Wait,
+        first: PgOff,
+        last: PgOff,
+        visit: impl FnMut(&Vma<S>, VirtAddr) -> ControlFlow<()>,
+    ) -> Lookup<ControlFlow<()>> {
+        self.lock_anchor(page, wait).map(|anchor| self.walk_anchor(&anchor, first, last, visit))
+    }
     /// Whether somebody waits to change what the anchor protects.
     fn is_contended(&self, anchor: &Self::Anchor<'_>) -> bool;
 

@@ -254,13 +254,6 @@ impl<S: ObjrmapSystem> Engine<S> for ObjrmapEngine<S> {
             _ => true,
         }
     }
-    fn is_singular(&self, vma: &Vma<S>) -> bool {
-        tie(vma).get().is_none_or(|node| {
-            let _held = node.vmas.lock.read();
-            // SAFETY: the lock is held shared.
-            unsafe { node.vmas.iter() }.all(|other| core::ptr::eq(other.mm(), vma.mm()))
-        })
-    }
     fn plan_relayout<'a>(&self, change: &Relayout<'a, S>) -> Result<Plan<'a, S>> {
         let node = change.before().find_map(|vma| tie(vma).get());
         let leave = change.remove.filter(|vma| self.is_prepared(vma));
@@ -297,6 +290,12 @@ impl<S: ObjrmapSystem> Engine<S> for ObjrmapEngine<S> {
     }
     fn lock_for_move<'a>(&self, vma: &'a Vma<S>) -> Option<ListWrite<'a>> {
         Some(tie(vma).get()?.lock())
+    }
+    unsafe fn unlock_move(&self, vma: &Vma<S>) {
+        if let Some(node) = tie(vma).get() {
+            // SAFETY: the caller's contract; the VMA is still on this list.
+            unsafe { node.vmas.lock.unlock_write_raw() }
+        }
     }
 
     /// Exclusive or not, the page is the family's (T1).

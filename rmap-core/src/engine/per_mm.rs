@@ -295,9 +295,6 @@ impl<S: PerMmSystem> Engine<S> for PerMm<S> {
     fn may_merge(&self, _: &Vma<S>, _: &Vma<S>) -> bool {
         true
     }
-    fn is_singular(&self, vma: &Vma<S>) -> bool {
-        member(vma).family().is_none_or(|family| family.members(&family.lock.read()).len() == 1)
-    }
     fn plan_relayout<'a>(&self, change: &Relayout<'a, S>) -> Result<Plan<'a, S>> {
         let (vma, _) = change.vma;
         let add = change.joining(|vma| self.is_prepared(vma));
@@ -331,6 +328,12 @@ impl<S: PerMmSystem> Engine<S> for PerMm<S> {
     }
     fn lock_for_move<'a>(&self, vma: &'a Vma<S>) -> Option<FamilyWrite<'a>> {
         Some(member(vma).family()?.lock.write())
+    }
+    unsafe fn unlock_move(&self, vma: &Vma<S>) {
+        if let Some(family) = member(vma).family() {
+            // SAFETY: the caller's contract.
+            unsafe { family.lock.unlock_write_raw() }
+        }
     }
 
     fn anchor_page(&self, page: &Page, vma: &Vma<S>, addr: VirtAddr, _exclusive: bool) {

@@ -48,7 +48,8 @@ use crate::base::error::{Error, Result};
 use crate::base::room::lock_with_room;
 use crate::base::sync::{Mutex, rank};
 use crate::base::types::{Pfn, VirtAddr};
-use crate::mm::{FileRef, Mm, MmRef};
+use crate::engine::Engine;
+use crate::mm::{Arena, FileRef, Mm, MmRef};
 use crate::page::Page;
 use crate::page::flags::PageFlags;
 use crate::page::frames::{Contents, Frames};
@@ -128,6 +129,11 @@ pub struct Machine<S: SoftSystem> {
 impl<S: SoftSystem> Machine<S> {
     /// A machine without address spaces.
     pub fn new(config: MachineConfig) -> Result<Self> {
+        Self::with_engine(config, <S::Design as Engine<S>>::new)
+    }
+
+    /// The same, with an engine that `make` makes.
+    pub fn with_engine(config: MachineConfig, make: impl FnOnce(&Arena<S>) -> Result<S::Design>) -> Result<Self> {
         if !config.fault_around.is_power_of_two()
             || !config.min_addr.is_page_aligned()
             || !config.task_size.is_page_aligned()
@@ -137,7 +143,7 @@ impl<S: SoftSystem> Machine<S> {
             return Err(Error::Invalid);
         }
         let heap = &config.heap;
-        let rmap = Rmap::new(heap)?;
+        let rmap = Rmap::with_engine(heap, make)?;
         let frames = Frames::new(heap, rmap.pages(), config.first_pfn, config.frames, config.contents)?;
         let swap = match config.swap {
             Some((backing, slots)) => Some(SwapStore::new(heap, backing, slots)?),

@@ -7,6 +7,7 @@ use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::base::types::{PAGE_SIZE, PgOff, VirtAddr, VmFlags};
 use crate::engine::Kernel;
 use crate::engine::anon_vma::AnonVmaEngine;
+use crate::engine::any::AnyEngine;
 use crate::engine::full_scan::FullScanEngine;
 use crate::engine::objrmap::ObjrmapEngine;
 #[cfg(test)]
@@ -58,6 +59,11 @@ machine_system!(
     /// A machine with the engine `full_scan`.
     pub FullScanSystem,
     FullScanEngine
+);
+machine_system!(
+    /// A machine whose engine is chosen at run time.
+    pub AnySystem,
+    AnyEngine
 );
 #[cfg(test)]
 machine_system!(

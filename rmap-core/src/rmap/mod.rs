@@ -43,8 +43,13 @@ pub struct Rmap<S: Kernel> {
 impl<S: Kernel> Rmap<S> {
     /// A context without frames and address spaces.
     pub fn new(heap: &Heap) -> Result<Self> {
+        Self::with_engine(heap, <S::Engine as Engine<S>>::new)
+    }
+
+    /// The same, with an engine that `make` makes.
+    pub fn with_engine(heap: &Heap, make: impl FnOnce(&Arena<S>) -> Result<S::Engine>) -> Result<Self> {
         let arena = Arena::new(heap)?;
-        let engine = <S::Engine as Engine<S>>::new(&arena)?;
+        let engine = make(&arena)?;
         Ok(Self {
             pages: PageMap::new(heap),
             engine,

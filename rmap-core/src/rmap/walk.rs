@@ -84,15 +84,15 @@ impl<S: Kernel> Rmap<S> {
             Kind::Anon => {
                 let wait = if control.try_lock { Wait::Try } else { Wait::Block };
                 let found = match control.anon_lock {
-                    Some(lock) => lock(self, page),
-                    None => self.engine.lock_anchor(page, wait),
+                    None => self.engine.walk_page(page, wait, first, last, |vma, addr| control.one(page, vma, addr)),
+                    Some(lock) => lock(self, page).map(|anchor| {
+                        self.engine.walk_anchor(&anchor, first, last, |vma, addr| control.one(page, vma, addr))
+                    }),
                 };
                 match found {
                     Lookup::Unmapped => return WalkEnd::Unmapped,
                     Lookup::Contended => return WalkEnd::Contended,
-                    Lookup::Found(anchor) => {
-                        self.engine.walk_anchor(&anchor, first, last, |vma, addr| control.one(page, vma, addr))
-                    }
+                    Lookup::Found(flow) => flow,
                 }
             }
             Kind::File(file) => {

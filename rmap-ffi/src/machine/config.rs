@@ -2,7 +2,7 @@
 
 use super::handle::{Host, Machine, enter_machine, open_machine, rmap_machine};
 use crate::block::Block;
-use crate::context::{rmap_allocator, rmap_engine};
+use crate::context::{engine_kind, rmap_allocator, rmap_engine};
 use crate::handle::{need, put, slots};
 use crate::held::Inside;
 use crate::sized::{self, Growing};
@@ -16,6 +16,7 @@ use rmap_core::base::alloc::{Heap, try_push};
 use rmap_core::base::file::FileStore;
 use rmap_core::base::sync::Mutex;
 use rmap_core::base::types::{PAGE_SIZE, Pfn, VirtAddr};
+use rmap_core::engine::any::AnyEngine;
 use rmap_core::machine::swap::{Backing, SwapStore};
 use rmap_core::machine::{ChargeHook, MachineConfig};
 use rmap_core::page::frames::Contents;
@@ -230,8 +231,9 @@ impl rmap_machine_config {
             min_addr: VirtAddr(self.min_addr),
             task_size: VirtAddr(self.task_size),
         };
+        let engine = engine_kind(self.engine)?;
         Ok(Host {
-            machine: Machine::new(config)?,
+            machine: Machine::with_engine(config, |arena| AnyEngine::of_kind(engine, arena))?,
             mms: slots(&heap),
             files: slots(&heap),
             ops: Mutex::new(heap.vec()),
@@ -283,7 +285,7 @@ pub unsafe extern "C" fn rmap_machine_new(
             // SAFETY: valid for as many bytes as its size says (rmap_machine_config).
             unsafe { sized::read(config, rmap_machine_config::DEFAULT) }?
         };
-        if config.engine != rmap_engine::RMAP_ENGINE_ANON_VMA as u32 || config.flags != 0 {
+        if config.flags != 0 {
             return Err(RMAP_ERR_NOT_SUPPORTED);
         }
         // SAFETY: the path is NULL or a string (rmap_machine_config).

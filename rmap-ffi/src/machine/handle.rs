@@ -25,7 +25,7 @@ use rmap_core::base::sync::{Mutex, rank};
 use rmap_core::base::types::Pfn;
 // Renamed, since cbindgen looks at the last segment of a path only.
 use rmap_core::machine::Machine as CoreMachine;
-use rmap_core::machine::system::AnonVmaSystem;
+use rmap_core::machine::system::AnySystem;
 use rmap_core::mm::{FileRef, MmRef};
 use rmap_core::page::Page;
 
@@ -42,7 +42,7 @@ pub struct rmap_machine_file {
     _opaque: [u8; 0],
 }
 
-pub(crate) type Machine = CoreMachine<AnonVmaSystem>;
+pub(crate) type Machine = CoreMachine<AnySystem>;
 
 /// What a machine's handle points to.
 pub(crate) struct Host {
@@ -59,13 +59,13 @@ pub(crate) struct Host {
 /// What the handle of an address space names.
 pub(crate) struct Space {
     host: NonNull<Host>,
-    pub(crate) mm: MmRef<AnonVmaSystem>,
+    pub(crate) mm: MmRef<AnySystem>,
 }
 
 /// What the handle of a file names.
 pub(crate) struct Backed {
     host: NonNull<Host>,
-    pub(crate) file: FileRef<AnonVmaSystem>,
+    pub(crate) file: FileRef<AnySystem>,
     /// Kept for the file, which calls it as long as VMAs map it.
     _reader: Option<Href<Reader>>,
 }
@@ -116,7 +116,7 @@ impl Named for Slot<Backed> {
 
 impl Host {
     /// The handle of a new address space. Without memory for one the address space exits.
-    pub(crate) fn adopt(&self, mm: MmRef<AnonVmaSystem>) -> Outcome<*mut rmap_machine_mm> {
+    pub(crate) fn adopt(&self, mm: MmRef<AnySystem>) -> Outcome<*mut rmap_machine_mm> {
         let space = Href::new(&self.heap, Space { host: NonNull::from(self), mm: mm.clone() });
         let named = space.map_err(rmap_status::from).and_then(|space| name(&self.mms, space));
         named.inspect_err(|_| self.machine.exit(mm))
@@ -125,7 +125,7 @@ impl Host {
     /// The handle of a new file.
     pub(crate) fn adopt_file(
         &self,
-        file: FileRef<AnonVmaSystem>,
+        file: FileRef<AnySystem>,
         reader: Option<Href<Reader>>,
     ) -> Outcome<*mut rmap_machine_file> {
         let backed = Href::new(&self.heap, Backed { host: NonNull::from(self), file, _reader: reader })?;

@@ -12,7 +12,7 @@ use rmap_core::base::types::{VirtAddr, VmFlags};
 use rmap_core::machine::advise::Advice as CoreAdvice;
 use rmap_core::machine::map::{MapFlags, MapRequest};
 use rmap_core::machine::remap::MremapFlags;
-use rmap_core::machine::system::{AnonVmaSystem, VmaExt};
+use rmap_core::machine::system::{AnySystem, VmaExt};
 
 /// Map flag: changes are seen by every mapper. Exactly one of SHARED and PRIVATE is set.
 pub const RMAP_MAP_SHARED: u64 = 0x1;
@@ -102,7 +102,7 @@ impl rmap_map_request {
     ///
     /// # Safety
     /// `file` is NULL or a living file, `ops` as for [`Host::intern`].
-    unsafe fn of(&self, host: &Host) -> Outcome<MapRequest<AnonVmaSystem>> {
+    unsafe fn of(&self, host: &Host) -> Outcome<MapRequest<AnySystem>> {
         let flags = u32::try_from(self.flags).ok().and_then(MapFlags::from_bits).ok_or(RMAP_ERR_NOT_SUPPORTED)?;
         let mut request = MapRequest::new(self.len, prot_of(self.prot)?, flags);
         let fixed = flags.intersects(MapFlags::FIXED | MapFlags::FIXED_NOREPLACE);

@@ -121,9 +121,6 @@ impl<S: AnonVmaSystem> Engine<S> for AnonVmaEngine<S> {
             (None, None) => true,
         }
     }
-    fn is_singular(&self, vma: &Vma<S>) -> bool {
-        ties(vma).links() <= 1
-    }
     fn plan_relayout<'a>(&self, change: &Relayout<'a, S>) -> Result<Plan<'a, S>> {
         Plan::new(change)
     }
@@ -135,6 +132,12 @@ impl<S: AnonVmaSystem> Engine<S> for AnonVmaEngine<S> {
     }
     fn lock_for_move<'a>(&self, vma: &'a Vma<S>) -> Option<Self::MoveLock<'a>> {
         Some(ties(vma).get()?.lock_root())
+    }
+    unsafe fn unlock_move(&self, vma: &Vma<S>) {
+        if let Some(own) = ties(vma).get() {
+            // SAFETY: the caller's contract; the root is the one that was locked, since the VMA is still linked to this anon_vma.
+            unsafe { own.root().lock().unlock_write_raw() }
+        }
     }
 
     #[inline]

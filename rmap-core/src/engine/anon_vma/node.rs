@@ -119,16 +119,6 @@ impl<S: System> AnonVma<S> {
         self.root().lock.write()
     }
 
-    /// Unlocks the tree that a [`MoveLock`](crate::engine::Engine::MoveLock) left locked, for callers that hold it across a C boundary.
-    ///
-    /// # Safety
-    /// This thread locked the tree of a VMA whose own anon_vma this is, gave up the guard with `into_raw`, has held the VMA lock since,
-    /// and unlocks once for it.
-    pub unsafe fn unlock_move_raw(&self) {
-        // SAFETY: the caller's contract; the root is the one that was locked, since the VMA is still linked to this anon_vma.
-        unsafe { self.root().lock.unlock_write_raw() }
-    }
-
     /// What the root's lock guards.
     ///
     /// # Safety
