@@ -177,8 +177,14 @@ pub trait Engine<S: System>: EngineData {
 
     // Pages. PTE lock held.
 
-    /// Engines that allocate per mapping get memory for `n` of them here, before PTE locks are taken.
+    /// Engines that allocate per mapping get memory for `n` of them here, before PTE locks are taken: called by
+    /// [`Rmap::reserve`](crate::rmap::Rmap::reserve), which says how to count. Nobody else can use it up.
     fn reserve(&self, n: usize) -> Result<()>;
+    /// What [`reserve`](Self::reserve) got for `n` mappings is not needed any more: they were made, or will not be.
+    #[inline]
+    fn unreserve(&self, n: usize) {
+        let _ = n;
+    }
     /// The first mapping of an anonymous page: sets its index and mapping word. `exclusive`: no other process can have it; else it
     /// belongs to the oldest anchor that `vma` knows (T1). The page is locked, or nobody else can reach it.
     fn anchor_page(&self, page: &Page, vma: &Vma<S>, addr: VirtAddr, exclusive: bool);
@@ -189,12 +195,37 @@ pub trait Engine<S: System>: EngineData {
     fn page_mapped(&self, page: &Page, vma: &Vma<S>, addr: VirtAddr);
     /// A mapping of `page` at `addr` in `vma` is gone.
     fn page_unmapped(&self, page: &Page, vma: &Vma<S>, addr: VirtAddr);
+    /// As [`page_mapped`](Self::page_mapped), for one entry that maps the whole compound page of `head`. Each of its
+    /// pages may be mapped by an entry of its own in its place at any time, with nothing reserved for that.
+    #[inline]
+    fn entire_mapped(&self, head: &Page, vma: &Vma<S>, addr: VirtAddr) {
+        self.page_mapped(head, vma, addr);
+    }
+    /// The end of what [`entire_mapped`](Self::entire_mapped) began.
+    #[inline]
+    fn entire_unmapped(&self, head: &Page, vma: &Vma<S>, addr: VirtAddr) {
+        self.page_unmapped(head, vma, addr);
+    }
+    /// A mapping moves from `old` in `source` to `new` in `copy`, of one address space (mremap): both entries are
+    /// there, and the one at `old` goes when this returns. Both PTE locks held; nothing is reserved.
+    #[inline]
+    fn page_moved(&self, page: &Page, (source, old): (&Vma<S>, VirtAddr), (copy, new): (&Vma<S>, VirtAddr)) {
+        self.page_mapped(page, copy, new);
+        self.page_unmapped(page, source, old);
+    }
 
     // Look-ups and walks.
 
+    /// Whether the engine knows each page-table entry by itself: its walks offer every entry once, at its own address,
+    /// of pages of files too, for which it is asked instead of their `i_mmap`. Always the same answer.
+    #[inline]
+    fn finds_entries(&self) -> bool {
+        false
+    }
     /// Page to anchor, read-locked. The caller holds a reference to the page, or knows by other means that its descriptor stays.
     fn lock_anchor(&self, page: &Page, wait: Wait) -> Lookup<Self::Anchor<'_>>;
-    /// Visits the candidates for the page offsets `[first, last]` under a locked anchor, parents before children.
+    /// Visits the candidates for the page offsets `[first, last]` under a locked anchor, parents before children; or in
+    /// any order in which a mapping that fork copies while its source waits to be visited is visited too (T13).
     fn walk_anchor(
         &self,
         anchor: &Self::Anchor<'_>,
