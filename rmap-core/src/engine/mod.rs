@@ -7,6 +7,7 @@
 //! | engine | idea |
 //! |---|---|
 //! | [`anon_vma`] | an `anon_vma` per process and region, linked to VMAs, one rwsem in the root: Linux 2.6.34 to today |
+//! | [`pte_chain`] | each page carries the list of all its mappings, in nodes of a cache line: Linux 2.5 |
 //!
 //! **To add an engine**: one file with a type that implements [`EngineData`] (what it keeps in an address space and in a VMA)
 //! and [`Engine`] (its verbs), and a [`System`] that names it. No engine calls another, and none scans all address spaces as a fallback.
@@ -16,6 +17,7 @@
 pub mod anon_vma;
 #[cfg(test)]
 pub(crate) mod per_mm;
+pub mod pte_chain;
 
 use crate::base::error::Result;
 use crate::base::types::{PgOff, VirtAddr};

@@ -7,6 +7,7 @@ use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::base::types::{PAGE_SIZE, PgOff, VirtAddr, VmFlags};
 use crate::engine::Kernel;
 use crate::engine::anon_vma::AnonVmaEngine;
+use crate::engine::pte_chain::PteChain;
 use crate::mm::{System, VmaBounds};
 
 /// A system whose page tables and data are the machine's. Implemented by itself; [`machine_system!`](crate::machine_system) makes one from an
@@ -44,6 +45,12 @@ machine_system!(
     /// A machine with the engine `anon_vma`.
     pub AnonVmaSystem,
     AnonVmaEngine
+);
+
+machine_system!(
+    /// A machine with the engine `pte_chain`.
+    pub PteChainSystem,
+    PteChain
 );
 
 /// The machine's data in an address space.

@@ -215,7 +215,7 @@ fn walks_beside_forks_are_complete() {
             let (parent, child) = (world.mm(0).write(), world.mm(1).write_nested());
             let vma = parent.find(at(1)).unwrap();
             let copy = world.rmap.vma_fork(&child, &parent, vma).unwrap();
-            copy_entries(&world.rmap, copy, vma, |_| ());
+            copy_entries(&world.rmap, copy, vma, |_| ()).unwrap();
             assert_eq!(copy.bounds(), bounds(0, 4));
             drop(parent);
             assert!(super::toy::unmap_one(&world.rmap, copy, at(1)).is_none());

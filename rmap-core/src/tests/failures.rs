@@ -4,7 +4,7 @@
 //! Slabs grow by whole chunks, so an operation would rarely allocate: the worlds here have no free slot in any slab.
 
 use super::oracle::{check, snapshot};
-use super::toy::{Anon, PerSpace, RW, TestSystem, at, bounds, wary_heap};
+use super::toy::{Anon, Chained, PerSpace, RW, TestSystem, at, bounds, wary_heap};
 use super::world::{FindFor, World};
 use crate::base::alloc::testing::Countdown;
 use crate::base::error::{Error, Result};
@@ -43,7 +43,7 @@ fn every_failure<S: TestSystem>(
     build: fn(&mut World<S>),
     operation: fn(&mut World<S>) -> Result<()>,
     undo: fn(&mut World<S>),
-) {
+) -> u32 {
     let mut failures = 0;
     for n in 0.. {
         let countdown = Countdown::leaked();
@@ -70,32 +70,38 @@ fn every_failure<S: TestSystem>(
             break;
         }
     }
-    assert!(failures > 0, "no allocation was made to fail");
     std::println!("{failures} allocations failed in turn");
+    failures
 }
 
 fn nothing<S: TestSystem>(_: &mut World<S>) {}
 
 /// A test for each engine.
-macro_rules! for_both {
+macro_rules! for_every_engine {
     ($($(#[$meta:meta])* $name:ident($build:path, $operation:path, $undo:path);)*) => {
         $(mod $name {
             use super::*;
             $(#[$meta])*
             #[test]
             fn anon_vma() {
-                every_failure::<Anon>($build, $operation, $undo);
+                assert_ne!(every_failure::<Anon>($build, $operation, $undo), 0);
             }
             $(#[$meta])*
             #[test]
             fn per_mm() {
-                every_failure::<PerSpace>($build, $operation, $undo);
+                assert_ne!(every_failure::<PerSpace>($build, $operation, $undo), 0);
+            }
+            $(#[$meta])*
+            /// It has nothing in VMAs, so that some operations allocate nothing.
+            #[test]
+            fn pte_chain() {
+                every_failure::<Chained>($build, $operation, $undo);
             }
         })*
     };
 }
 
-for_both! {
+for_every_engine! {
     vma_new(nothing, vma_new_op, nothing);
     vma_new_of_a_file(nothing, vma_new_of_a_file_op, nothing);
     prepare(unprepared, prepare_op, nothing);
@@ -116,7 +122,14 @@ for_both! {
 /// Only the other engine allocates where a fork begins.
 #[test]
 fn fork_begin_of_per_mm() {
-    every_failure::<PerSpace>(crowded, fork_begin_op, nothing);
+    assert_ne!(every_failure::<PerSpace>(crowded, fork_begin_op, nothing), 0);
+}
+
+/// Only the chains allocate where a page is mapped.
+#[test]
+fn mapping_of_pte_chain() {
+    assert_ne!(every_failure::<Chained>(nothing, fault_op, nothing), 0);
+    assert_ne!(every_failure::<Chained>(a_cached_page, fault_of_a_file_op, nothing), 0);
 }
 
 fn vma_new_op<S: TestSystem>(world: &mut World<S>) -> Result<()> {
@@ -125,6 +138,19 @@ fn vma_new_op<S: TestSystem>(world: &mut World<S>) -> Result<()> {
 
 fn vma_new_of_a_file_op<S: TestSystem>(world: &mut World<S>) -> Result<()> {
     world.map(2, 20, 22, RW, Some((0, 1)))
+}
+
+fn fault_op<S: TestSystem>(world: &mut World<S>) -> Result<()> {
+    world.fault(2, 2, true)
+}
+
+/// What is at page 25 already.
+fn a_cached_page<S: TestSystem>(world: &mut World<S>) {
+    world.map(2, 20, 22, RW, Some((0, 3))).unwrap();
+}
+
+fn fault_of_a_file_op<S: TestSystem>(world: &mut World<S>) -> Result<()> {
+    world.fault(2, 20, false)
 }
 
 fn unprepared<S: TestSystem>(world: &mut World<S>) {

@@ -1,7 +1,7 @@
 //! T1 to T15: the known ways to be wrong, as far as the component can be. What needs faults or threads of programs is tested in the machine.
 
 use super::oracle::{check, walked};
-use super::toy::{Anon, PerSpace, RW, TestSystem, at, bounds, map_new};
+use super::toy::{Anon, Chained, PerSpace, RW, TestSystem, at, bounds, map_new};
 use super::world::{FindFor, World};
 use crate::base::types::{Pfn, VirtAddr, VmFlags};
 use crate::engine::anon_vma::{AnonVma, inspect};
@@ -142,6 +142,7 @@ fn t3_a_moved_vma_merges_with_unfaulted_neighbours() {
     for keep in [false, true] {
         assert_eq!(t3::<Anon>(keep, false), 1);
         assert_eq!(t3::<PerSpace>(keep, false), 1);
+        assert_eq!(t3::<Chained>(keep, false), 1);
     }
 }
 
@@ -151,6 +152,7 @@ fn t3_a_forked_source_merges_with_nobody() {
         assert_eq!(t3::<Anon>(keep, true), 3);
         // No anchor of a VMA, so nothing that a merge could leave behind.
         assert_eq!(t3::<PerSpace>(keep, true), 1);
+        assert_eq!(t3::<Chained>(keep, true), 1);
     }
 }
 
@@ -205,6 +207,7 @@ fn t5<S: TestSystem>(flags: TtuFlags) -> bool {
 fn t5_sync_waits_for_whoever_is_unmapping() {
     assert!(t5::<Anon>(TtuFlags::SYNC));
     assert!(t5::<PerSpace>(TtuFlags::SYNC));
+    assert!(t5::<Chained>(TtuFlags::SYNC));
     assert!(!t5::<Anon>(TtuFlags::empty()));
 }
 
@@ -293,6 +296,7 @@ fn t12<S: TestSystem>() {
 fn t12_the_page_lock_covers_walks_and_reanchoring() {
     t12::<Anon>();
     t12::<PerSpace>();
+    t12::<Chained>();
 }
 
 #[cfg(debug_assertions)]
@@ -407,4 +411,5 @@ fn t15<S: TestSystem>() {
 fn t15_an_anonymous_index_is_the_page_number_at_creation() {
     t15::<Anon>();
     t15::<PerSpace>();
+    t15::<Chained>();
 }

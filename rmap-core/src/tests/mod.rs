@@ -26,6 +26,8 @@ mod toy;
 mod world;
 
 #[cfg(loom)]
+mod loom_chain;
+#[cfg(loom)]
 mod loom_fork;
 #[cfg(loom)]
 mod loom_lookup;

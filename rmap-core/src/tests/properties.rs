@@ -1,4 +1,4 @@
-//! Random histories of several address spaces and files, for both engines, checked against the oracle after every step.
+//! Random histories of several address spaces and files, for every engine, checked against the oracle after every step.
 //!
 //! ```text
 //!   page   0                                              23
@@ -9,7 +9,7 @@
 //! A failing history is printed shrunk, as a list of steps; [`replay`] runs such a list.
 
 use super::oracle::check;
-use super::toy::{Anon, PerSpace, RW, TestSystem};
+use super::toy::{Anon, Chained, PerSpace, RW, TestSystem};
 use super::world::World;
 use crate::base::types::VmFlags;
 use crate::page::Page;
@@ -155,9 +155,14 @@ proptest! {
         replay::<Anon>(&steps);
     }
 
-    /// The same for the other engine.
+    /// The same for the others.
     #[test]
     fn per_mm_agrees_with_the_page_tables(steps in histories()) {
         replay::<PerSpace>(&steps);
+    }
+
+    #[test]
+    fn pte_chain_agrees_with_the_page_tables(steps in histories()) {
+        replay::<Chained>(&steps);
     }
 }

@@ -33,6 +33,13 @@ macro_rules! on_every_engine {
                 super::$test::<AnonVmaSystem>();
             })*
         }
+        mod pte_chain {
+            use crate::machine::system::PteChainSystem;
+            $(#[test]
+            fn $test() {
+                super::$test::<PteChainSystem>();
+            })*
+        }
         mod per_mm {
             use crate::machine::life_tests::PerMmMachine;
             $(#[test]
