@@ -7,7 +7,7 @@
 //! ```text
 //!   machine   trace          a memory manager for those who bring none; traces of real programs replayed in it
 //!        rmap                account, walk, try_to_unmap, page_referenced, page_mkclean
-//!       engine               how the candidates of a page are found: anon_vma, objrmap, full_scan
+//!       engine               how the candidates of a page are found: anon_vma, objrmap, pte_chain, full_scan
 //!     page    mm             page descriptors and page tables' boundary; address spaces, VMAs, files
 //!         ds                 interval tree, region index
 //!        base                locks, grace periods, memory that can run out, units
@@ -25,9 +25,9 @@
 //!   page lock (PG_locked)                   two: lower frame number first, unless by a try-lock
 //!     page cache, swap cache
 //!       File.i_mmap_rwsem
-//!         anchor's rwsem (the root's in anon_vma, the only one in full_scan)
+//!         anchor's rwsem (the root's in anon_vma, the only one in full_scan and pte_chain)
 //!           mm.page_table_lock, PTE lock    two: address order; in fork the parent's first
-//!             swap slots, free frames, slabs, the list of address spaces
+//!             swap slots, free frames, slabs, the list of address spaces, the locks of pte_chain's chains
 //! ```
 //!
 //! Faults take the page lock under mmap_lock. Reclaim takes it with no mmap_lock held, and whoever holds a page lock never waits for an

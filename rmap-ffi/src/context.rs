@@ -38,6 +38,9 @@ pub enum rmap_engine {
     RMAP_ENGINE_ANON_VMA = 1,
     /// An anon_vma per region, which its whole fork family shares, with a list of VMAs: Linux 2.6.7 to 2.6.33.
     RMAP_ENGINE_OBJRMAP = 2,
+    /// Each page carries the list of all its mappings, pages of files too: Linux 2.5. Whoever maps pages with it reserves before
+    /// (rmap_reserve).
+    RMAP_ENGINE_PTE_CHAIN = 3,
     /// No reverse map: every VMA of every address space is looked at. Linux before 2.5.
     RMAP_ENGINE_FULL_SCAN = 4,
 }
@@ -47,6 +50,7 @@ pub(crate) fn engine_kind(engine: u32) -> Outcome<EngineKind> {
     match engine {
         1 => Ok(EngineKind::AnonVma),
         2 => Ok(EngineKind::Objrmap),
+        3 => Ok(EngineKind::PteChain),
         4 => Ok(EngineKind::FullScan),
         _ => Err(RMAP_ERR_NOT_SUPPORTED),
     }
@@ -63,6 +67,7 @@ pub extern "C" fn rmap_engine_name(engine: u32) -> *const c_char {
     let name = match engine_kind(engine) {
         Ok(EngineKind::AnonVma) => c"anon_vma",
         Ok(EngineKind::Objrmap) => c"objrmap",
+        Ok(EngineKind::PteChain) => c"pte_chain",
         Ok(EngineKind::FullScan) => c"full_scan",
         Err(_) => return core::ptr::null(),
     };

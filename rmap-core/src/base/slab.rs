@@ -40,6 +40,14 @@ pub struct SlabLink {
     index: u32,
 }
 
+impl SlabLink {
+    /// The object's number in its slab: [`Slab::get`] finds the object by it. It never changes.
+    #[inline]
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+}
+
 /// What a slab can hold.
 pub trait SlabItem: Send + Sync {
     /// A vacant object around `link`.
@@ -164,6 +172,18 @@ impl<T: SlabItem> Slab<T> {
     /// Bytes of memory held for objects, free ones included.
     pub fn held_bytes(&self) -> usize {
         self.capacity.load(Ordering::Relaxed) as usize * size_of::<T>()
+    }
+
+    /// The object with this number ([`SlabLink::index`]), handed out or not; `None`: no object has it. It is
+    /// constructed if the caller has its number from the object itself, or from who had it from there: whatever handed
+    /// the number over hands over the construction too.
+    #[inline]
+    pub fn get(&self, index: u32) -> Option<NonNull<T>> {
+        let (chunk, slot) = place(index);
+        // Relaxed: whatever handed the number over has ordered the chunk's pointer before it.
+        let base = self.chunks.get(chunk)?.load(Ordering::Relaxed);
+        // SAFETY: a chunk that is there has `FIRST << chunk` slots, and `place` stays below that.
+        (!base.is_null()).then(|| unsafe { NonNull::new_unchecked(base.add(slot)) })
     }
 
     /// Takes all that can be had without an allocation, so that whoever comes next allocates.

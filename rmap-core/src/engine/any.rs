@@ -5,6 +5,7 @@
 use super::anon_vma::{self, AnonVmaEngine};
 use super::full_scan::{self, FullScanEngine};
 use super::objrmap::{self, ObjrmapEngine};
+use super::pte_chain::{self, PteChain};
 use super::{Engine, Footprint, Holds, Lookup, Relayout, Wait};
 use crate::base::error::Result;
 use crate::base::types::{PgOff, VirtAddr};
@@ -40,6 +41,7 @@ macro_rules! engines {
         }
 
         /// One of the engines. See the [module](self).
+        #[allow(clippy::large_enum_variant, reason = "one for each context")]
         pub enum AnyEngine<S: System> {
             $($(#[$doc])* $variant($engine<S>),)*
         }
@@ -107,6 +109,8 @@ engines! {
     AnonVma = "anon_vma": AnonVmaEngine, anon_vma: anon_vma::VmaAnon<S>;
     /// [`objrmap`](super::objrmap).
     Objrmap = "objrmap": ObjrmapEngine, objrmap: objrmap::VmaAnon<S>;
+    /// [`pte_chain`](super::pte_chain).
+    PteChain = "pte_chain": PteChain, pte_chain: pte_chain::VmaPrepared;
     /// [`full_scan`](super::full_scan).
     FullScan = "full_scan": FullScanEngine, full_scan: full_scan::VmaScan<S>;
 }
@@ -121,12 +125,23 @@ impl<S: System> EngineData for AnyEngine<S> {
     type Vma = AnyVma<S>;
 }
 
+impl<S: System> Holds<pte_chain::MmSeat> for AnyMm<S> {
+    #[inline]
+    fn part(&self) -> &pte_chain::MmSeat {
+        match self {
+            Self::PteChain(seat) => seat,
+            _ => unreachable!("another engine's"),
+        }
+    }
+}
+
 /// What the engine answers.
 macro_rules! ask {
     ($any:expr, $engine:ident => $answer:expr) => {
         match $any {
             AnyEngine::AnonVma($engine) => $answer,
             AnyEngine::Objrmap($engine) => $answer,
+            AnyEngine::PteChain($engine) => $answer,
             AnyEngine::FullScan($engine) => $answer,
         }
     };
@@ -138,6 +153,7 @@ macro_rules! wrap {
         match $any {
             AnyEngine::AnonVma($engine) => $answer.$map($type::AnonVma),
             AnyEngine::Objrmap($engine) => $answer.$map($type::Objrmap),
+            AnyEngine::PteChain($engine) => $answer.$map($type::PteChain),
             AnyEngine::FullScan($engine) => $answer.$map($type::FullScan),
         }
     };
@@ -149,6 +165,7 @@ macro_rules! ask_of {
         match ($any, $made) {
             (AnyEngine::AnonVma($engine), $type::AnonVma($own)) => $answer,
             (AnyEngine::Objrmap($engine), $type::Objrmap($own)) => $answer,
+            (AnyEngine::PteChain($engine), $type::PteChain($own)) => $answer,
             (AnyEngine::FullScan($engine), $type::FullScan($own)) => $answer,
             _ => unreachable!("another engine's"),
         }
@@ -233,6 +250,10 @@ impl<S: AnySystem> Engine<S> for AnyEngine<S> {
         ask!(self, engine => Engine::<S>::reserve(engine, n))
     }
     #[inline]
+    fn unreserve(&self, n: usize) {
+        ask!(self, engine => Engine::<S>::unreserve(engine, n));
+    }
+    #[inline]
     fn anchor_page(&self, page: &Page, vma: &Vma<S>, addr: VirtAddr, exclusive: bool) {
         ask!(self, engine => engine.anchor_page(page, vma, addr, exclusive));
     }
@@ -248,7 +269,23 @@ impl<S: AnySystem> Engine<S> for AnyEngine<S> {
     fn page_unmapped(&self, page: &Page, vma: &Vma<S>, addr: VirtAddr) {
         ask!(self, engine => engine.page_unmapped(page, vma, addr));
     }
+    #[inline]
+    fn entire_mapped(&self, head: &Page, vma: &Vma<S>, addr: VirtAddr) {
+        ask!(self, engine => engine.entire_mapped(head, vma, addr));
+    }
+    #[inline]
+    fn entire_unmapped(&self, head: &Page, vma: &Vma<S>, addr: VirtAddr) {
+        ask!(self, engine => engine.entire_unmapped(head, vma, addr));
+    }
+    #[inline]
+    fn page_moved(&self, page: &Page, from: (&Vma<S>, VirtAddr), to: (&Vma<S>, VirtAddr)) {
+        ask!(self, engine => engine.page_moved(page, from, to));
+    }
 
+    #[inline]
+    fn finds_entries(&self) -> bool {
+        ask!(self, engine => Engine::<S>::finds_entries(engine))
+    }
     #[inline]
     fn lock_anchor(&self, page: &Page, wait: Wait) -> Lookup<AnyAnchor<'_, S>> {
         wrap!(self, AnyAnchor, engine => engine.lock_anchor(page, wait), map)
@@ -290,14 +327,15 @@ impl<S: AnySystem> Engine<S> for AnyEngine<S> {
 mod tests {
     use super::*;
     use crate::engine::Kernel;
-    use crate::machine::system::{AnonVmaSystem, FullScanSystem, ObjrmapSystem};
+    use crate::machine::system::{AnonVmaSystem, FullScanSystem, ObjrmapSystem, PteChainSystem};
 
     #[test]
     fn engines_are_found_by_their_names() {
         fn name<S: Kernel>() -> &'static str {
             <S::Design as Engine<S>>::NAME
         }
-        let names = [name::<AnonVmaSystem>(), name::<ObjrmapSystem>(), name::<FullScanSystem>()];
+        let names =
+            [name::<AnonVmaSystem>(), name::<ObjrmapSystem>(), name::<PteChainSystem>(), name::<FullScanSystem>()];
         assert!(EngineKind::ALL.iter().map(|kind| kind.name()).eq(names));
         assert!(EngineKind::ALL.iter().all(|kind| EngineKind::by_name(kind.name()) == Some(*kind)));
         assert_eq!(EngineKind::by_name("any"), None);

@@ -7,6 +7,7 @@
 //! | engine | idea | Linux |
 //! |---|---|---|
 //! | [`full_scan`] | no reverse map: look through every VMA of every address space | before 2.5 |
+//! | [`pte_chain`] | each page carries the list of all its mappings, in nodes of a cache line | 2.5 |
 //! | [`objrmap`] | an `anon_vma` per region, which its whole fork family shares: a list of VMAs | 2.6.7 to 2.6.33 |
 //! | [`anon_vma`] | an `anon_vma` per process and region, linked to VMAs, one rwsem in the root | 2.6.34 to today |
 //!
@@ -24,6 +25,7 @@ pub mod full_scan;
 pub mod objrmap;
 #[cfg(test)]
 pub(crate) mod per_mm;
+pub mod pte_chain;
 mod vma_list;
 
 use crate::base::error::Result;
@@ -231,11 +233,17 @@ pub trait Engine<S: System>: EngineData {
 
     // Pages. PTE lock held.
 
-    /// Engines that allocate per mapping get memory for `n` of them here, before PTE locks are taken.
+    /// Engines that allocate per mapping get memory for `n` of them here, before PTE locks are taken: called by
+    /// [`Rmap::reserve`](crate::rmap::Rmap::reserve), which says how to count. Nobody else can use it up.
     #[inline]
     fn reserve(&self, n: usize) -> Result<()> {
         let _ = n;
         Ok(())
+    }
+    /// What [`reserve`](Self::reserve) got for `n` mappings is not needed any more: they were made, or will not be.
+    #[inline]
+    fn unreserve(&self, n: usize) {
+        let _ = n;
     }
     /// The first mapping of an anonymous page: sets its index and mapping word. `exclusive`: no other process can have it; else it
     /// belongs to the oldest anchor that `vma` knows (T1). The page is locked, or nobody else can reach it.
@@ -253,13 +261,39 @@ pub trait Engine<S: System>: EngineData {
     fn page_unmapped(&self, page: &Page, vma: &Vma<S>, addr: VirtAddr) {
         let _ = (page, vma, addr);
     }
+    /// As [`page_mapped`](Self::page_mapped), for one entry that maps the whole compound page of `head`. Each of its
+    /// pages may be mapped by an entry of its own in its place at any time, with nothing reserved for that.
+    #[inline]
+    fn entire_mapped(&self, head: &Page, vma: &Vma<S>, addr: VirtAddr) {
+        self.page_mapped(head, vma, addr);
+    }
+    /// The end of what [`entire_mapped`](Self::entire_mapped) began.
+    #[inline]
+    fn entire_unmapped(&self, head: &Page, vma: &Vma<S>, addr: VirtAddr) {
+        self.page_unmapped(head, vma, addr);
+    }
+    /// A mapping moves from `old` in `source` to `new` in `copy`, of one address space (mremap): both entries are
+    /// there, and the one at `old` goes when this returns. Both PTE locks held; nothing is reserved.
+    #[inline]
+    fn page_moved(&self, page: &Page, (source, old): (&Vma<S>, VirtAddr), (copy, new): (&Vma<S>, VirtAddr)) {
+        self.page_mapped(page, copy, new);
+        self.page_unmapped(page, source, old);
+    }
 
     // Look-ups and walks.
 
+    /// Whether the engine knows each page-table entry by itself: its walks offer every entry once, at its own address,
+    /// of pages of files too, for which it is asked instead of their `i_mmap`. Always the same answer.
+    #[inline]
+    fn finds_entries(&self) -> bool {
+        false
+    }
     /// Page to anchor, read-locked. The caller holds a reference to the page, or knows by other means that its descriptor stays.
     fn lock_anchor(&self, page: &Page, wait: Wait) -> Lookup<Self::Anchor<'_>>;
-    /// Visits the candidates for the page offsets `[first, last]` under a locked anchor, parents before children: a VMA and the address at
-    /// which the page may be mapped in it (for a range of pages: the first of them that lies in the VMA).
+    /// Visits the candidates for the page offsets `[first, last]` under a locked anchor: a VMA and the address at which
+    /// the page may be mapped in it (for a range of pages: the first of them that lies in the VMA). Parents before
+    /// children; or in any order in which a mapping that fork copies while its source waits to be visited is visited
+    /// too (T13).
     fn walk_anchor(
         &self,
         anchor: &Self::Anchor<'_>,

@@ -111,16 +111,14 @@ impl<S: SoftSystem> Machine<S> {
         // No fault adds entries while mmap_lock is held exclusively; walks replace entries one for one. So these are bounds.
         let (mut entries, mut counted) = (0, 0);
         vma.mm().table().for_each(start, end, |_, pte| {
-            // One entry that maps a large page becomes many, in the parent too.
-            let large = matches!(pte, Pte::Present { flags, .. } if flags.contains(PteFlags::LARGE));
-            entries += 1 + usize::from(large);
+            entries += 1;
             counted += u64::from(matches!(pte, Pte::Present { .. } | Pte::Migration(_)));
         });
         if entries == 0 {
             return Ok(());
         }
         let mut charge = self.charge(copy.mm(), counted)?;
-        self.rmap.engine().reserve(entries)?;
+        let _reserved = self.rmap.reserve(entries)?;
         copy.mm().table().alloc(start)?;
         let mut spare = None;
         let mut at = start;

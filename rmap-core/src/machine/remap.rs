@@ -233,15 +233,14 @@ impl<S: SoftSystem> Machine<S> {
         Ok(())
     }
 
-    /// Gets all that a move needs: tables, the engine's memory, room in the index, and the copy with its ties. On failure only empty tables are left.
+    /// Gets all that a move needs: tables, room in the index, and the copy with its ties. On failure only empty tables
+    /// are left.
     fn prepare_move(&self, mm: &MmWrite<'_, S>, source: &Vma<S>, step: &Move, new_len: u64) -> Result<NewVma<S>> {
         let Move { old, to, len } = *step;
         let table = mm.table();
-        let mut entries = 0;
         let mut made = None;
         let mut allocated = Ok(());
         table.for_each(old, VirtAddr(old.0 + len), |addr, _| {
-            entries += 1;
             let target = (to.0 + (addr.0 - old.0)) / LEAF_SPAN;
             if made != Some(target) && allocated.is_ok() {
                 allocated = table.alloc(VirtAddr(target * LEAF_SPAN));
@@ -249,7 +248,6 @@ impl<S: SoftSystem> Machine<S> {
             }
         });
         allocated?;
-        self.rmap.engine().reserve(entries)?;
         mm.reserve(1)?;
         // What was never touched has no page whose offset it must keep, and is more likely to join its new neighbours (T15).
         let fresh = source.is_anonymous() && !self.rmap.engine().is_prepared(source);

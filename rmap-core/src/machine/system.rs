@@ -12,6 +12,7 @@ use crate::engine::full_scan::FullScanEngine;
 use crate::engine::objrmap::ObjrmapEngine;
 #[cfg(test)]
 use crate::engine::per_mm::PerMm;
+use crate::engine::pte_chain::PteChain;
 use crate::mm::{System, VmaBounds};
 
 /// A system whose page tables and data are the machine's. Implemented by itself; [`machine_system!`](crate::machine_system) makes one from an
@@ -70,6 +71,12 @@ machine_system!(
     /// A machine with the engine that keeps state per address space.
     pub(crate) PerMmSystem,
     PerMm
+);
+
+machine_system!(
+    /// A machine with the engine `pte_chain`.
+    pub PteChainSystem,
+    PteChain
 );
 
 /// The machine's data in an address space.

@@ -1,9 +1,14 @@
 //! How often a page is mapped, held and pinned.
 //!
-//! **mapcount** is 0 for a page that is not mapped (the kernel's `_mapcount` starts at -1). A compound page counts mappings
-//! by one large entry in its head's `entire_mapcount`, and all mappings in `total_mapcount`: this is the one atomic that
-//! answers "mapped?", and it never reads 0 while a large mapping becomes small ones, because the new ones are counted before the
-//! old one is dropped.
+//! **mapcount** is 0 for a page that is not mapped (the kernel's `_mapcount` starts at -1). A compound page counts
+//! mappings by one large entry, and all mappings, in the two halves of one word of its head's: the one atomic that
+//! answers "mapped?". It never reads 0 while a large mapping becomes small ones, because the new ones are counted
+//! before the old one is dropped.
+//!
+//! | half of the head's word | what it counts |
+//! |---|---|
+//! | low | all mappings, entire and single, of head and tails |
+//! | high | mappings of the whole compound page by one entry |
 //!
 //! **exclusive against pins.** A page that is anon-exclusive may be written in place. Fork takes the flag away
 //! ([`Page::try_share`]); a pin taken without locks relies on it ([`Page::try_pin`]). Both follow one pattern, write mine, full
@@ -14,6 +19,21 @@ use super::Page;
 use super::flags::PageFlags;
 use crate::base::sync::atomic::{AtomicU32, Ordering, fence};
 use core::hint::cold_path;
+
+/// One mapping of any sort, in a head's word.
+const ONE: u64 = 1;
+/// One mapping of the whole compound page, in a head's word.
+const ONE_ENTIRE: u64 = (1 << 32) | ONE;
+
+/// All mappings that a head's word counts.
+const fn total(word: u64) -> u32 {
+    word as u32
+}
+
+/// Mappings of the whole compound page that a head's word counts.
+const fn entire(word: u64) -> u32 {
+    (word >> 32) as u32
+}
 
 /// What the end of a mapping was the end of. Each answer is exact, whoever else maps and unmaps the page meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +60,8 @@ impl Page {
     /// Mappings of the whole compound page by one entry.
     #[inline]
     pub fn entire_mapcount(&self) -> u32 {
-        self.head().entire_mapcount.load(Ordering::Acquire)
+        let head = self.head();
+        if head.is_compound() { entire(head.word.load(Ordering::Acquire)) } else { 0 }
     }
 
     /// Mappings of this page, by its own entries and by entries for the whole compound page.
@@ -56,7 +77,7 @@ impl Page {
         let head = self.head();
         if head.is_compound() {
             cold_path();
-            head.total_mapcount.load(Ordering::Acquire) != 0
+            total(head.word.load(Ordering::Acquire)) != 0
         } else {
             head.mapcount.load(Ordering::Acquire) != 0
         }
@@ -66,7 +87,7 @@ impl Page {
     #[inline]
     pub fn add_mapping(&self) -> bool {
         if self.is_compound() {
-            self.head().total_mapcount.fetch_add(1, Ordering::AcqRel);
+            self.head().word.fetch_add(ONE, Ordering::AcqRel);
         }
         self.mapcount.fetch_add(1, Ordering::AcqRel) == 0
     }
@@ -77,25 +98,22 @@ impl Page {
         let before = self.mapcount.fetch_sub(1, Ordering::AcqRel);
         debug_assert!(before != 0, "mapcount of pfn {} falls below zero", self.pfn.0);
         let this = before == 1;
-        let all =
-            if self.is_compound() { self.head().total_mapcount.fetch_sub(1, Ordering::AcqRel) == 1 } else { this };
+        let all = if self.is_compound() { total(self.head().word.fetch_sub(ONE, Ordering::AcqRel)) == 1 } else { this };
         Unmapped { this, all }
     }
 
     /// One more mapping of the whole compound page. PTE lock held; asked of the head. Returns whether it is the first of its sort.
     pub fn add_entire_mapping(&self) -> bool {
         debug_assert!(!self.is_tail() && self.is_compound());
-        self.total_mapcount.fetch_add(1, Ordering::AcqRel);
-        self.entire_mapcount.fetch_add(1, Ordering::AcqRel) == 0
+        entire(self.word.fetch_add(ONE_ENTIRE, Ordering::AcqRel)) == 0
     }
 
     /// One mapping of the whole compound page less. PTE lock held.
     pub fn remove_entire_mapping(&self) -> Unmapped {
         debug_assert!(!self.is_tail() && self.is_compound());
-        let before = self.entire_mapcount.fetch_sub(1, Ordering::AcqRel);
-        debug_assert!(before != 0);
-        let all = self.total_mapcount.fetch_sub(1, Ordering::AcqRel) == 1;
-        Unmapped { this: before == 1, all }
+        let before = self.word.fetch_sub(ONE_ENTIRE, Ordering::AcqRel);
+        debug_assert!(entire(before) != 0);
+        Unmapped { this: entire(before) == 1, all: total(before) == 1 }
     }
 
     /// References to the page.

@@ -49,10 +49,13 @@ pub struct Page {
     pfn: Pfn,
     /// The owner's word: the swap entry while PG_swapcache is set (page lock).
     private: AtomicU64,
-    /// Of a head: mappings of the whole compound page by one entry (PTE lock of that mapping).
-    entire_mapcount: AtomicU32,
-    /// Of a head: all mappings, entire and single, of head and tails: 0 means not mapped (see [`count`]).
-    total_mapcount: AtomicU32,
+    /// A word with two uses; 0 while the frame is free.
+    ///
+    /// | of | what | who changes it |
+    /// |---|---|---|
+    /// | a head | mappings of the compound page, in two halves (see [`count`]) | the PTE lock of the mapping |
+    /// | any other page | the engine's ([`Page::engine_word`]) | the engine's to say |
+    word: AtomicU64,
     /// Of a head: 1 + order. Of a tail: `TAIL` and the distance to its head. 0: a page of its own. Set while the page is
     /// unreachable, before it is mapped.
     compound: AtomicU32,
@@ -80,8 +83,7 @@ impl Page {
             flags: AtomicU32::new(0),
             pfn,
             private: AtomicU64::new(0),
-            entire_mapcount: AtomicU32::new(0),
-            total_mapcount: AtomicU32::new(0),
+            word: AtomicU64::new(0),
             compound: AtomicU32::new(0),
             owner: 0,
         }
@@ -148,6 +150,22 @@ impl Page {
         // SAFETY: `make_compound` set this distance for a page that lies that many descriptors into one array
         // (`PageMap::compound` checks that the whole range lies in one).
         unsafe { &*core::ptr::from_ref(self).sub(distance) }
+    }
+
+    /// The `n`-th page of the compound page that this is the head of, or this page itself for 0.
+    #[inline]
+    pub(crate) fn nth(&self, n: u64) -> &Page {
+        debug_assert!(n < self.nr_pages() && !self.is_tail());
+        // SAFETY: a compound page's descriptors lie in one array, the head's first (`PageMap::make_compound` checks
+        // it).
+        unsafe { &*core::ptr::from_ref(self).add(n as usize) }
+    }
+
+    /// A word of the engine's for the mappings of this very page, 0 for a page that is nobody's. A head counts in its
+    /// own, and shares that of its first tail.
+    #[inline]
+    pub fn engine_word(&self) -> &AtomicU64 {
+        if self.is_compound() && !self.is_tail() { &self.nth(1).word } else { &self.word }
     }
 
     /// log2 of the pages in the compound page; 0 for a page of its own. Asked of a head.

@@ -1,7 +1,8 @@
 //! Mappings come and go.
 //!
-//! Each function is called with the PTE lock of the entry that is about to change, or has just changed, held; the page's reference that a mapping
-//! holds is the caller's business, as in the kernel.
+//! Each function is called with the PTE lock of the entry that is about to change, or has just changed, held; the
+//! page's reference that a mapping holds is the caller's business, as in the kernel, and so is the engine's memory for
+//! a new mapping ([`Rmap::reserve`]).
 
 use super::Rmap;
 use crate::base::error::{Error, Result};
@@ -21,7 +22,40 @@ pub enum Level {
     Entire,
 }
 
+/// The engine's memory for mappings that are about to be made. Dropped, what was not used is everybody's again.
+#[must_use = "what is reserved is given back at once when this is dropped"]
+pub struct Reserved<'a, S: Kernel> {
+    engine: &'a S::Engine,
+    mappings: usize,
+}
+
+impl<S: Kernel> Drop for Reserved<'_, S> {
+    #[inline]
+    fn drop(&mut self) {
+        self.engine.unreserve(self.mappings);
+    }
+}
+
 impl<S: Kernel> Rmap<S> {
+    /// Gets the memory that the engine may need for `mappings` mappings. Whoever makes mappings does this before, and
+    /// keeps the result until they are made. A mapping of a whole compound page counts as one, and one more for each of
+    /// its pages, because it may be split where no memory can be got; the split itself needs nothing then, nor does a
+    /// move.
+    ///
+    /// Context: no anchor and no PTE lock held. [`Error::NoMemory`]: there is none.
+    #[inline]
+    pub fn reserve(&self, mappings: usize) -> Result<Reserved<'_, S>> {
+        self.engine.reserve(mappings)?;
+        Ok(Reserved { engine: &self.engine, mappings })
+    }
+
+    fn tell_mapped(&self, page: &Page, vma: &Vma<S>, addr: VirtAddr, level: Level) {
+        match level {
+            Level::Single => self.engine.page_mapped(page, vma, addr),
+            Level::Entire => self.engine.entire_mapped(page, vma, addr),
+        }
+    }
+
     fn check_anon(&self, vma: &Vma<S>, addr: VirtAddr) -> Result<()> {
         if !vma.contains(addr) || !addr.is_page_aligned() || !self.engine.is_prepared(vma) {
             return Err(Error::Invalid);
@@ -57,7 +91,7 @@ impl<S: Kernel> Rmap<S> {
         page.set(PageFlags::ANON_EXCLUSIVE);
         self.engine.anchor_page(head, vma, VirtAddr(addr.0 - ((page.pfn().0 - head.pfn().0) << 12)), true);
         self.add(page, level, true);
-        self.engine.page_mapped(page, vma, addr);
+        self.tell_mapped(page, vma, addr, level);
         Ok(())
     }
 
@@ -89,7 +123,7 @@ impl<S: Kernel> Rmap<S> {
             page.set(PageFlags::ANON_EXCLUSIVE);
         }
         self.add(page, level, true);
-        self.engine.page_mapped(page, vma, addr);
+        self.tell_mapped(page, vma, addr, level);
         Ok(())
     }
 
@@ -119,7 +153,7 @@ impl<S: Kernel> Rmap<S> {
             return Err(Error::Invalid);
         }
         self.add(page, level, false);
-        self.engine.page_mapped(page, vma, addr);
+        self.tell_mapped(page, vma, addr, level);
         Ok(())
     }
 
@@ -131,7 +165,7 @@ impl<S: Kernel> Rmap<S> {
             return Err(Error::Busy);
         }
         self.add(page, level, anon);
-        self.engine.page_mapped(page, child, addr);
+        self.tell_mapped(page, child, addr, level);
         Ok(())
     }
 
@@ -175,7 +209,10 @@ impl<S: Kernel> Rmap<S> {
                 gone.all
             }
         };
-        self.engine.page_unmapped(page, vma, addr);
+        match level {
+            Level::Single => self.engine.page_unmapped(page, vma, addr),
+            Level::Entire => self.engine.entire_unmapped(page, vma, addr),
+        }
         last
     }
 }

@@ -1,7 +1,7 @@
 //! `page_mkclean`: write-protect every shared mapping of a file's page, so that the next write is noticed.
 
 use super::Rmap;
-use super::walk::{Sync, WalkControl, page_vma_mapped_walk};
+use super::walk::{Sync, WalkControl};
 use crate::base::types::{VirtAddr, VmFlags};
 use crate::engine::Kernel;
 use crate::mm::Vma;
@@ -14,7 +14,7 @@ impl<S: Kernel> Rmap<S> {
     pub fn page_mkclean(&self, page: &Page) -> u32 {
         let mut cleaned = 0;
         let rmap_one = |vma: &Vma<S>, addr: VirtAddr| {
-            page_vma_mapped_walk(page, vma, addr, Sync::Yes, |addr, table| {
+            self.page_vma_mapped_walk(page, vma, addr, Sync::Yes, |addr, table| {
                 cleaned += u32::from(table.mkclean(addr));
                 ControlFlow::Continue(())
             })

@@ -1,9 +1,9 @@
 //! Entries move from a VMA to its copy (mremap), and no walk misses one (T4).
 //!
-//! An entry appears at the new place before it goes from the old one. A walk that visits the source before the copy therefore finds it in
-//! one of them, and perhaps in both: it has moved meanwhile (G1). Walks do visit in this order when both have the same interval of page
-//! offsets, since equal intervals are visited as they were inserted. Otherwise the locks of the file and of the anchors keep walks away
-//! while entries move.
+//! An entry appears at the new place before it goes from the old one. A walk that visits the source before the copy
+//! therefore finds it in one of them, and perhaps in both: it has moved meanwhile (G1). Walks do visit in this order
+//! when both have the same interval of page offsets, since equal intervals are visited as they were inserted, or the
+//! engine follows each entry. Otherwise the locks of the file and of the anchors keep walks away while entries move.
 
 use super::Rmap;
 use crate::base::mutant::mutant;
@@ -60,11 +60,11 @@ impl<S: Kernel> Rmap<S> {
             Some(dst) => dst.set(new, pte),
             None => src.set(new, pte),
         }
-        src.clear(old);
         if let Some(page) = pte.pfn().and_then(|pfn| self.pages.page(pfn)) {
-            self.engine.page_mapped(page, copy, new);
-            self.engine.page_unmapped(page, source, old);
+            // Between the two: whoever finds the old place empty finds the new one.
+            self.engine.page_moved(page, (source, old), (copy, new));
         }
+        src.clear(old);
         true
     }
 }

@@ -1,7 +1,7 @@
 //! `page_referenced`: was the page used, and how do its VMAs want it treated?
 
 use super::Rmap;
-use super::walk::{Sync, WalkControl, WalkEnd, page_vma_mapped_walk};
+use super::walk::{Sync, WalkControl, WalkEnd};
 use crate::base::types::{VirtAddr, VmFlags};
 use crate::engine::Kernel;
 use crate::mm::Vma;
@@ -26,7 +26,7 @@ impl<S: Kernel> Rmap<S> {
     pub fn page_referenced(&self, page: &Page) -> Referenced {
         let mut found = Referenced::default();
         let rmap_one = |vma: &Vma<S>, addr: VirtAddr| {
-            page_vma_mapped_walk(page, vma, addr, Sync::No, |addr, table| {
+            self.page_vma_mapped_walk(page, vma, addr, Sync::No, |addr, table| {
                 if vma.has(VmFlags::LOCKED) {
                     found.vm_flags |= VmFlags::LOCKED;
                     return ControlFlow::Break(());

@@ -2,7 +2,7 @@
 
 use super::Rmap;
 use super::account::Level;
-use super::walk::{Sync, WalkControl, page_vma_mapped_walk};
+use super::walk::{Sync, WalkControl};
 use crate::base::types::{VirtAddr, VmFlags};
 use crate::engine::Kernel;
 use crate::mm::Vma;
@@ -48,7 +48,7 @@ impl<S: Kernel> Rmap<S> {
     pub fn try_to_unmap(&self, page: &Page, flags: TtuFlags, hooks: &mut dyn UnmapHooks<S>) -> bool {
         let sync = if flags.contains(TtuFlags::SYNC) { Sync::Yes } else { Sync::No };
         let rmap_one = |vma: &Vma<S>, addr: VirtAddr| {
-            let flow = page_vma_mapped_walk(page, vma, addr, sync, |addr, table| {
+            let flow = self.page_vma_mapped_walk(page, vma, addr, sync, |addr, table| {
                 self.unmap_one(page, vma, addr, table, flags, hooks)
             });
             if flags.contains(TtuFlags::BATCH_FLUSH) {

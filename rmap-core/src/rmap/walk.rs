@@ -1,8 +1,9 @@
 //! `rmap_walk`: every candidate of a page, and `page_vma_mapped_walk`: from candidates to mappings.
 //!
-//! A walk holds the page lock and the anchor's lock shared, and calls its visitor for each VMA that may map the page, parents before
-//! children (G1); a VMA stays alive and in place while the visitor runs (G2). A visitor must not start another walk of the
-//! same family: the anchor's lock is not recursive.
+//! A walk holds the page lock and the anchor's lock shared, and calls its visitor for each VMA that may map the page,
+//! parents before children or so that it does not matter (G1), or for each entry that does, if the engine knows them; a
+//! VMA stays alive and in place while the visitor runs (G2). A visitor must not start another walk of the same family:
+//! the anchor's lock is not recursive.
 
 use super::Rmap;
 use crate::base::types::VirtAddr;
@@ -23,8 +24,9 @@ pub type InvalidVma<'c, S> = dyn Fn(&Vma<S>) -> bool + 'c;
 
 /// How a walk goes: the kernel's `rmap_walk_control`. Only `rmap_one` is needed.
 pub struct WalkControl<'c, S: Kernel, F> {
-    /// Called for each candidate: the VMA, and the address of the page in it (of a compound page: of its first page that lies in the
-    /// VMA). `Break` ends the walk.
+    /// Called for each candidate: the VMA, and the address of the page in it (of a compound page: of its first page
+    /// that lies in the VMA, or of each that is mapped there if the engine [finds entries](Engine::finds_entries)).
+    /// `Break` ends the walk.
     pub rmap_one: F,
     /// Asked after each candidate: whether the walk has done what it was for.
     pub done: Option<&'c dyn Fn(&Page) -> bool>,
@@ -81,24 +83,24 @@ impl<S: Kernel> Rmap<S> {
         let (first, last) = pgoffs(page);
         let flow = match kind_of::<S>(page) {
             Kind::None => return WalkEnd::Unmapped,
-            Kind::Anon => {
+            Kind::File(file) if !self.engine.finds_entries() => {
+                let held = if control.try_lock { file.try_i_mmap_read() } else { Some(file.i_mmap_read()) };
+                let Some(held) = held else { return WalkEnd::Contended };
+                file.for_each_vma(&held, first, last, |vma, addr| control.one(page, vma, addr))
+            }
+            kind => {
                 let wait = if control.try_lock { Wait::Try } else { Wait::Block };
                 let found = match control.anon_lock {
-                    None => self.engine.walk_page(page, wait, first, last, |vma, addr| control.one(page, vma, addr)),
-                    Some(lock) => lock(self, page).map(|anchor| {
+                    Some(lock) if matches!(kind, Kind::Anon) => lock(self, page).map(|anchor| {
                         self.engine.walk_anchor(&anchor, first, last, |vma, addr| control.one(page, vma, addr))
                     }),
+                    _ => self.engine.walk_page(page, wait, first, last, |vma, addr| control.one(page, vma, addr)),
                 };
                 match found {
                     Lookup::Unmapped => return WalkEnd::Unmapped,
                     Lookup::Contended => return WalkEnd::Contended,
                     Lookup::Found(flow) => flow,
                 }
-            }
-            Kind::File(file) => {
-                let held = if control.try_lock { file.try_i_mmap_read() } else { Some(file.i_mmap_read()) };
-                let Some(held) = held else { return WalkEnd::Contended };
-                file.for_each_vma(&held, first, last, |vma, addr| control.one(page, vma, addr))
             }
         };
         if flow.is_break() { WalkEnd::Stopped } else { WalkEnd::Complete }
@@ -128,9 +130,53 @@ impl<S: Kernel> Rmap<S> {
         mut mapping: impl FnMut(&Vma<S>, VirtAddr, Pte) -> ControlFlow<()>,
     ) -> WalkEnd {
         let rmap_one = |vma: &Vma<S>, addr: VirtAddr| {
-            page_vma_mapped_walk(page, vma, addr, Sync::No, |addr, table| mapping(vma, addr, table.get(addr)))
+            self.page_vma_mapped_walk(page, vma, addr, Sync::No, |addr, table| mapping(vma, addr, table.get(addr)))
         };
         self.rmap_walk(page, &mut WalkControl::new(rmap_one))
+    }
+
+    /// From a candidate to mappings: calls `mapped` for every entry of `vma` from `addr` on that maps `page` (any page
+    /// of its compound page), with its table locked. A large entry is shown once, at its first address in the VMA.
+    /// Where the engine [finds entries](Engine::finds_entries), the candidate is for the entry at `addr` alone.
+    ///
+    /// Lock order: anchor -> PTE lock.
+    pub fn page_vma_mapped_walk(
+        &self,
+        page: &Page,
+        vma: &Vma<S>,
+        addr: VirtAddr,
+        sync: Sync,
+        mut mapped: impl FnMut(VirtAddr, &mut <S::Table as PageTable>::Locked<'_>) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let head = page.head();
+        let table = vma.mm().table();
+        let bounds = vma.bounds();
+        let first = bounds.pgoff_of(addr);
+        let last = if self.engine.finds_entries() {
+            first
+        } else {
+            (head.index() + head.nr_pages() - 1).min(bounds.last_pgoff())
+        };
+        let mut pgoff = first;
+        while pgoff <= last {
+            let at = bounds.start.add_pages(pgoff - bounds.pgoff);
+            pgoff += 1;
+            if sync == Sync::No && !maps(table.load(at), head) {
+                continue;
+            }
+            let Some(mut locked) = table.lock(at, false) else { continue };
+            let pte = locked.get(at);
+            if !maps(pte, head) || vma.is_coming() {
+                continue;
+            }
+            mapped(at, &mut locked)?;
+            if let Pte::Present { flags, .. } = pte
+                && flags.contains(crate::page::pte::PteFlags::LARGE)
+            {
+                pgoff = last + 1;
+            }
+        }
+        ControlFlow::Continue(())
     }
 }
 
@@ -154,42 +200,4 @@ pub enum Sync {
 /// Whether an entry maps one of the pages of `head`'s compound page.
 fn maps(pte: Pte, head: &Page) -> bool {
     pte.pfn().is_some_and(|pfn| pfn.0.wrapping_sub(head.pfn().0) < head.nr_pages())
-}
-
-/// From a candidate to mappings: calls `mapped` for every entry of `vma` from `addr` on that maps `page` (any page of its compound page), with its table
-/// locked. A large entry is shown once, at its first address in the VMA.
-///
-/// Lock order: anchor -> PTE lock.
-pub fn page_vma_mapped_walk<S: Kernel>(
-    page: &Page,
-    vma: &Vma<S>,
-    addr: VirtAddr,
-    sync: Sync,
-    mut mapped: impl FnMut(VirtAddr, &mut <S::Table as PageTable>::Locked<'_>) -> ControlFlow<()>,
-) -> ControlFlow<()> {
-    let head = page.head();
-    let table = vma.mm().table();
-    let bounds = vma.bounds();
-    let first = bounds.pgoff_of(addr);
-    let last = (head.index() + head.nr_pages() - 1).min(bounds.last_pgoff());
-    let mut pgoff = first;
-    while pgoff <= last {
-        let at = bounds.start.add_pages(pgoff - bounds.pgoff);
-        pgoff += 1;
-        if sync == Sync::No && !maps(table.load(at), head) {
-            continue;
-        }
-        let Some(mut locked) = table.lock(at, false) else { continue };
-        let pte = locked.get(at);
-        if !maps(pte, head) || vma.is_coming() {
-            continue;
-        }
-        mapped(at, &mut locked)?;
-        if let Pte::Present { flags, .. } = pte
-            && flags.contains(crate::page::pte::PteFlags::LARGE)
-        {
-            pgoff = last + 1;
-        }
-    }
-    ControlFlow::Continue(())
 }

@@ -4,7 +4,7 @@
 //! Slabs grow by whole chunks, so an operation would rarely allocate: the worlds here have no free slot in any slab.
 
 use super::oracle::{check, snapshot};
-use super::toy::{Anon, PerSpace, RW, TestSystem, at, bounds};
+use super::toy::{Anon, Chained, PerSpace, RW, TestSystem, at, bounds};
 use super::world::{FindFor, World};
 use crate::base::alloc::Heap;
 use crate::base::alloc::testing::Countdown;
@@ -102,19 +102,19 @@ macro_rules! fails_in_turn {
 each_fails_in_turn! {
     vma_new(nothing, vma_new_op, nothing);
     vma_new_of_a_file(nothing, vma_new_of_a_file_op, nothing);
-    prepare(unprepared, prepare_op, nothing) [full_scan];
-    prepare_beside_a_neighbour(protected, prepare_op, nothing) [objrmap full_scan];
+    prepare(unprepared, prepare_op, nothing) [pte_chain full_scan];
+    prepare_beside_a_neighbour(protected, prepare_op, nothing) [objrmap pte_chain full_scan];
     copy(nothing, copy_op, free_copy);
     copy_of_a_file(nothing, copy_of_a_file_op, free_copy);
     fork_of_a_vma(begun, fork_of_a_vma_op, free_fork);
     fork_of_all(nothing, fork_op, nothing);
     split(nothing, split_op, nothing);
     split_of_a_file(nothing, split_of_a_file_op, nothing);
-    merge(halved, merge_op, nothing) [objrmap full_scan];
-    merge_into_unprepared(half_prepared, merge_op, nothing) [objrmap full_scan];
-    adjust(nothing, adjust_op, nothing) [objrmap full_scan];
+    merge(halved, merge_op, nothing) [objrmap pte_chain full_scan];
+    merge_into_unprepared(half_prepared, merge_op, nothing) [objrmap pte_chain full_scan];
+    adjust(nothing, adjust_op, nothing) [objrmap pte_chain full_scan];
     adjust_of_a_file(nothing, adjust_of_a_file_op, nothing);
-    shift(halved, shift_op, nothing) [objrmap full_scan];
+    shift(halved, shift_op, nothing) [objrmap pte_chain full_scan];
 }
 
 /// No other engine allocates where a fork begins.
@@ -123,12 +123,32 @@ fn fork_begin_of_per_mm() {
     assert!(every_failure::<PerSpace>(crowded, fork_begin_op, nothing) > 0);
 }
 
+/// Only the chains allocate where a page is mapped.
+#[test]
+fn mapping_of_pte_chain() {
+    assert!(every_failure::<Chained>(nothing, fault_op, nothing) > 0);
+    assert!(every_failure::<Chained>(a_cached_page, fault_of_a_file_op, nothing) > 0);
+}
+
 fn vma_new_op<S: TestSystem>(world: &mut World<S>) -> Result<()> {
     world.map(2, 20, 22, RW, None)
 }
 
 fn vma_new_of_a_file_op<S: TestSystem>(world: &mut World<S>) -> Result<()> {
     world.map(2, 20, 22, RW, Some((0, 1)))
+}
+
+fn fault_op<S: TestSystem>(world: &mut World<S>) -> Result<()> {
+    world.fault(2, 2, true)
+}
+
+/// What is at page 25 already.
+fn a_cached_page<S: TestSystem>(world: &mut World<S>) {
+    world.map(2, 20, 22, RW, Some((0, 3))).unwrap();
+}
+
+fn fault_of_a_file_op<S: TestSystem>(world: &mut World<S>) -> Result<()> {
+    world.fault(2, 20, false)
 }
 
 fn unprepared<S: TestSystem>(world: &mut World<S>) {

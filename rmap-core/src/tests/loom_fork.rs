@@ -69,7 +69,8 @@ impl World {
         let copy = self.rmap.vma_fork(&child, &parent, vma).expect("memory");
         copy_entries(&self.rmap, copy, vma, |_| {
             self.users.fetch_add(1, Ordering::Relaxed);
-        });
+        })
+        .expect("memory");
         if undo {
             assert!(unmap_one(&self.rmap, copy, at(0)).is_none());
             self.rmap.vma_free(&child, copy).expect("its own");

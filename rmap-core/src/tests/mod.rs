@@ -18,6 +18,7 @@ macro_rules! each_engine {
     ($then:path $(, $($args:tt)*)?) => {
         $then!(anon_vma Anon AnonVmaSystem $($($args)*)?);
         $then!(objrmap Objrmap ObjrmapSystem $($($args)*)?);
+        $then!(pte_chain Chained PteChainSystem $($($args)*)?);
         $then!(full_scan FullScan FullScanSystem $($($args)*)?);
         $then!(per_mm PerSpace PerMmSystem $($($args)*)?);
     };
@@ -60,6 +61,8 @@ mod toy;
 #[cfg(not(loom))]
 mod world;
 
+#[cfg(loom)]
+mod loom_chain;
 #[cfg(loom)]
 mod loom_fork;
 #[cfg(loom)]

@@ -2,12 +2,13 @@
 
 use crate::base::error::{Error, Result};
 use crate::base::sync::atomic::{AtomicU64, Ordering};
-use crate::base::sync::{SpinGuard, SpinLock, rank};
+use crate::base::sync::{SpinGuard, SpinLock, load_to_change, rank};
 use crate::base::types::{Pfn, VirtAddr, VmFlags};
 use crate::engine::anon_vma::{AnonVmaEngine, inspect};
 use crate::engine::full_scan::FullScanEngine;
 use crate::engine::objrmap::ObjrmapEngine;
 use crate::engine::per_mm::PerMm;
+use crate::engine::pte_chain::PteChain;
 use crate::engine::{Engine, Kernel};
 use crate::mm::address_space::MmLocked;
 use crate::mm::{MmWrite, System, Vma, VmaBounds};
@@ -104,7 +105,7 @@ impl PageTable for Toy {
 
 impl LockedTable for LockedToy<'_> {
     fn get(&self, addr: VirtAddr) -> Pte {
-        self.table.load(addr)
+        self.table.entry(addr).map_or(Pte::NoTable, |entry| unpack(load_to_change(entry)))
     }
     fn set(&mut self, addr: VirtAddr, pte: Pte) {
         self.table.entry(addr).expect("in the table").store(pack(pte), Ordering::Release);
@@ -157,6 +158,11 @@ toy_system!(
     /// The engine `objrmap`.
     Objrmap,
     ObjrmapEngine
+);
+toy_system!(
+    /// The engine `pte_chain`.
+    Chained,
+    PteChain
 );
 toy_system!(
     /// The engine `full_scan`.
@@ -224,11 +230,23 @@ impl TestSystem for PerSpace {
     fn check(_: &Self::Engine, _: &[&Vma<Self>]) {}
 }
 
+impl TestSystem for Chained {
+    fn state(rmap: &Rmap<Self>, mm: &MmWrite<'_, Self>) -> String {
+        let prepared: Vec<bool> = mm.vmas().map(|vma| rmap.engine().is_prepared(vma)).collect();
+        std::format!("prepared {prepared:?}\n")
+    }
+    fn exhaust(engine: &Self::Engine) {
+        engine.exhaust();
+    }
+    fn check(_: &Self::Engine, _: &[&Vma<Self>]) {}
+}
+
 // Steps of a memory manager. Memory of frames is counted, not kept.
 
 /// A fresh anonymous page at `addr`; its one reference becomes the mapping's.
 pub(super) fn map_new<S: TestSystem>(rmap: &Rmap<S>, vma: &Vma<S>, addr: VirtAddr, page: &Page) -> Result<()> {
     rmap.engine().prepare(vma)?;
+    let _reserved = rmap.reserve(1)?;
     let mut table = vma.mm().table().lock(addr, false).expect("a table");
     if !table.get(addr).is_none() {
         return Err(Error::Exists);
@@ -254,7 +272,8 @@ pub(super) fn copy_entries<S: TestSystem>(
     child: &Vma<S>,
     parent: &Vma<S>,
     mut swap_dup: impl FnMut(u64),
-) {
+) -> Result<()> {
+    let _reserved = rmap.reserve(parent.pages() as usize)?;
     for vpn in parent.start().vpn()..parent.end().vpn() {
         let addr = VirtAddr::from_vpn(vpn);
         // Lock order: PTE lock of the parent -> that of the child.
@@ -277,4 +296,5 @@ pub(super) fn copy_entries<S: TestSystem>(
             other => to.set(addr, other),
         }
     }
+    Ok(())
 }

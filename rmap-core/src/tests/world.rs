@@ -228,6 +228,10 @@ impl<S: TestSystem> World<S> {
             added.inspect_err(|_| self.put(pfn))?;
             pfn
         };
+        let Ok(_reserved) = self.rmap.reserve(1) else {
+            self.put(pfn);
+            return Err(Error::NoMemory);
+        };
         let page = self.page(pfn);
         let mut table = vma.mm().table().lock(addr, false).expect("a table");
         self.rmap.page_add_file_rmap(page, vma, addr, Level::Single)?;
@@ -280,6 +284,7 @@ impl<S: TestSystem> World<S> {
         {
             let page = self.page(pfn);
             let _locked = page.lock();
+            let _reserved = self.rmap.reserve(1).expect("no memory runs out while pages come back");
             let mut table = vma.mm().table().lock(addr, false).expect("a table");
             self.rmap.page_add_anon_rmap(page, vma, addr, entry.exclusive, Level::Single)?;
             table.set(addr, Pte::None);
@@ -513,8 +518,7 @@ impl<S: TestSystem> World<S> {
         let rmap = &self.rmap;
         let done = parent.vmas().try_for_each(|vma| {
             let copy = rmap.vma_fork(child, parent, vma)?;
-            copy_entries(rmap, copy, vma, |slot| swap.get_mut(&slot).expect("a slot").users += 1);
-            Ok(())
+            copy_entries(rmap, copy, vma, |slot| swap.get_mut(&slot).expect("a slot").users += 1)
         });
         rmap.engine().fork_end(child, parent);
         done

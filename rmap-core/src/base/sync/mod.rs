@@ -148,6 +148,19 @@ impl<T> DerefMut for CachePadded<T> {
     }
 }
 
+/// The value of a word that nobody else changes now, for whoever is about to change it under a lock that readers do not
+/// take.
+///
+/// A model counts it as a change. Between a reader's look and the change that follows, a load would stand for the last
+/// access, and loom, which compares an access with the last one only, would not try them the other way round.
+#[inline]
+pub(crate) fn load_to_change(word: &atomic::AtomicU64) -> u64 {
+    #[cfg(not(loom))]
+    return word.load(atomic::Ordering::Relaxed);
+    #[cfg(loom)]
+    word.fetch_or(0, atomic::Ordering::Relaxed)
+}
+
 /// Lets another thread run.
 #[inline]
 pub fn yield_now() {

@@ -29,7 +29,7 @@ impl<S: SoftSystem> Machine<S> {
             return self.zero_page(f).map(Self::outcome);
         }
         let charge = self.charge(f.mm, 1)?;
-        self.prepare_anon(f)?;
+        let _reserved = self.prepare_anon(f)?;
         let page = self.alloc_page()?;
         self.install_anon(f, page, charge, true).map(Self::outcome)
     }

@@ -98,7 +98,7 @@ impl<S: SoftSystem> Machine<S> {
     /// Puts a copy in the place of `old` (of the zero page: `None`). The caller has a reference to it, and no lock below mmap_lock.
     fn wp_copy(&self, f: &Fault<'_, S>, old: Option<&Page>) -> Result<Outcome> {
         let mut charge = self.charge(f.mm, 1)?;
-        self.prepare_anon(f)?;
+        let _reserved = self.prepare_anon(f)?;
         let new = self.alloc_page()?;
         if let Some(old) = old {
             // Nobody writes it meanwhile: entries of an anonymous page that is not exclusive are write-protected, and the caller's reference

@@ -13,7 +13,6 @@ use super::anon::Installed;
 use super::{Fault, Machine, Outcome, WRITTEN};
 use crate::base::error::{Error, Result};
 use crate::base::types::{PAGE_SIZE, PTRS_PER_TABLE, PgOff, VirtAddr, VmFlags};
-use crate::engine::Engine;
 use crate::mm::{File, FileRef};
 use crate::page::Page;
 use crate::page::flags::{PageFlags, PageLock};
@@ -49,7 +48,7 @@ impl<S: SoftSystem> Machine<S> {
         if f.want.writes() && !f.vma.has(VmFlags::SHARED) {
             return self.copy_file_page(f, file, pgoff, charge);
         }
-        self.rmap.engine().reserve(1)?;
+        let _reserved = self.rmap.reserve(1)?;
         f.mm.table().alloc(f.addr)?;
         let (page, locked) = self.cached_page(file, pgoff)?;
         let flags = if f.want.writes() {
@@ -80,7 +79,7 @@ impl<S: SoftSystem> Machine<S> {
 
     /// A write to a private mapping: the copy is mapped, the file's page never was.
     fn copy_file_page(&self, f: &Fault<'_, S>, file: &FileRef<S>, pgoff: PgOff, charge: Charge) -> Result<Outcome> {
-        self.prepare_anon(f)?;
+        let _reserved = self.prepare_anon(f)?;
         let new = self.alloc_page()?;
         match self.cached_page(file, pgoff) {
             Ok((page, locked)) => {
@@ -223,8 +222,10 @@ impl<S: SoftSystem> Machine<S> {
                 pages += u64::from(place.is_some());
             }
         }
-        let mapped = self.rmap.engine().reserve(pages as usize).and_then(|()| self.charge(f.mm, pages)).map(|charge| {
+        let mapped = self.rmap.reserve(pages as usize).and_then(|_reserved| {
+            let charge = self.charge(f.mm, pages)?;
             self.map_found(f, file, at, &mut found, charge);
+            Ok(())
         });
         // Those that were not mapped.
         found.into_iter().flatten().for_each(|page| self.put_page(page));

@@ -24,7 +24,7 @@ impl<S: SoftSystem> Machine<S> {
     /// Maps an anonymous page with these contents where nothing is.
     fn filled_page(&self, f: &Fault<'_, S>, bytes: &[u8; PAGE_SIZE as usize], ask: bool) -> Result<Installed> {
         let charge = self.charge(f.mm, 1)?;
-        self.prepare_anon(f)?;
+        let _reserved = self.prepare_anon(f)?;
         let page = self.alloc_page()?;
         self.frames.write(page.pfn(), 0, bytes);
         self.install_anon(f, page, charge, ask)
@@ -43,6 +43,7 @@ impl<S: SoftSystem> Machine<S> {
                     return Err(Error::Bus);
                 }
                 let charge = self.charge(f.mm, 1)?;
+                let _reserved = self.rmap.reserve(1)?;
                 f.mm.table().alloc(f.addr)?;
                 let page = self.alloc_page()?;
                 self.frames.write(page.pfn(), 0, bytes);

@@ -38,6 +38,7 @@ use crate::mm::{Mm, Vma};
 use crate::page::Page;
 use crate::page::flags::PageFlags;
 use crate::page::pte::{LockedTable, MigrationEntry, PageTable, Pte, PteFlags};
+use crate::rmap::account::Reserved;
 use crate::rmap::unmap::POISON_MARKER;
 
 /// What a fault is to bring about.
@@ -203,12 +204,14 @@ impl<S: SoftSystem> Machine<S> {
         self.put_page(page);
     }
 
-    /// What must be ready before a page may be mapped anonymously: an anchor, the engine's memory, the table.
-    fn prepare_anon(&self, f: &Fault<'_, S>) -> Result<()> {
+    /// What must be ready before a page may be mapped anonymously: an anchor, the engine's memory, which the result
+    /// keeps, the table.
+    fn prepare_anon(&self, f: &Fault<'_, S>) -> Result<Reserved<'_, S>> {
         use crate::engine::Engine;
         self.rmap.engine().prepare(f.vma)?;
-        self.rmap.engine().reserve(1)?;
-        f.mm.table().alloc(f.addr)
+        let reserved = self.rmap.reserve(1)?;
+        f.mm.table().alloc(f.addr)?;
+        Ok(reserved)
     }
 
     /// A frame of the fault's own, zero. When none is free, what nobody needs any more is looked for once.

@@ -23,7 +23,7 @@ impl<S: SoftSystem> Machine<S> {
     pub(super) fn swap_in(&self, f: &Fault<'_, S>, entry: SwapEntry) -> Result<Outcome> {
         let swap = self.swap.as_ref().ok_or(Error::Bus)?;
         let charge = self.charge(f.mm, 1)?;
-        self.prepare_anon(f)?;
+        let _reserved = self.prepare_anon(f)?;
         let Some((page, locked)) = self.swap_page(f, swap, entry)? else { return Ok(Outcome::Done) };
         let mapped = self.map_swapped(f, swap, entry, page, charge);
         // The last entry may have gone while this thread held the page lock, its own or another's.

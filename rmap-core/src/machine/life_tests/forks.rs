@@ -1,7 +1,13 @@
 use super::*;
+use crate::base::alloc::testing::Countdown;
 use crate::base::error::Error;
 use crate::base::types::Pfn;
+use crate::engine::Engine;
+use crate::machine::advise::Advice;
+use crate::mm::address_space::MmLocked;
 use crate::page::flags::PageFlags;
+use crate::page::pte::{LockedTable, PteFlags};
+use crate::rmap::account::Level;
 use core::ops::ControlFlow;
 
 on_every_engine!(
@@ -12,6 +18,7 @@ on_every_engine!(
     t7_a_walk_meets_a_child_that_is_half_made,
     t13_a_page_swapped_out_in_the_middle_of_a_fork_is_found_by_both,
     a_large_page_is_shared_by_small_entries,
+    a_large_entry_is_split_without_memory,
     exec_and_exit_count_users,
     a_dropped_machine_ends_what_still_runs,
 );
@@ -237,26 +244,26 @@ fn a_dropped_machine_ends_what_still_runs<S: SoftSystem>() {
     assert_eq!(heap.in_use(), 0);
 }
 
+/// Maps a compound page of 512 by one entry at 0x200.
+fn map_large<'w, S: SoftSystem>(w: &'w World<S>, mm: &Mm<S>, flags: PteFlags) -> &'w Page {
+    let rmap = w.machine.rmap();
+    let head = w.machine.frames().alloc_order(rmap.pages(), 9).unwrap();
+    head.set(PageFlags::UPTODATE);
+    let held = mm.read();
+    let vma = held.find(at(0x200)).unwrap();
+    rmap.engine().prepare(vma).unwrap();
+    let _reserved = rmap.reserve(1 + 512).unwrap();
+    rmap.page_add_new_anon_rmap(head, vma, at(0x200), Level::Entire).unwrap();
+    mm.table().set_large(at(0x200), head.pfn(), flags).unwrap();
+    w.machine.account_page(vma, Pte::present(head.pfn(), flags | PteFlags::LARGE));
+    head
+}
+
 fn a_large_page_is_shared_by_small_entries<S: SoftSystem>() {
-    use crate::engine::Engine;
-    use crate::mm::address_space::MmLocked;
-    use crate::page::pte::PteFlags;
-    use crate::rmap::account::Level;
     let w = World::<S>::new(1_200);
     let parent = w.mm();
     w.map(&parent, 0x200, 0x200, RW);
-    let head = w.machine.frames().alloc_order(w.machine.rmap().pages(), 9).unwrap();
-    head.set(PageFlags::UPTODATE);
-    {
-        let held = parent.read();
-        let vma = held.find(at(0x200)).unwrap();
-        w.machine.rmap().engine().prepare(vma).unwrap();
-        w.machine.rmap().engine().reserve(1).unwrap();
-        w.machine.rmap().page_add_new_anon_rmap(head, vma, at(0x200), Level::Entire).unwrap();
-        let flags = PteFlags::WRITE | PteFlags::DIRTY;
-        parent.table().set_large(at(0x200), head.pfn(), flags).unwrap();
-        w.machine.account_page(vma, Pte::present(head.pfn(), flags | PteFlags::LARGE));
-    }
+    map_large(&w, &parent, PteFlags::WRITE | PteFlags::DIRTY);
     w.poke(&parent, 0x2ff, 7);
     assert_eq!((w.check().mappings, w.machine.rmap().anon_large()), (512, 1));
     let child = w.machine.fork(&parent).unwrap();
@@ -268,5 +275,40 @@ fn a_large_page_is_shared_by_small_entries<S: SoftSystem>() {
     w.machine.exit(parent);
     w.check();
     w.machine.exit(child);
+    w.end();
+}
+
+/// Another address space maps each page by itself, so that each may need memory for its second mapping when the large
+/// entry is split; and there is none to be had.
+fn a_large_entry_is_split_without_memory<S: SoftSystem>() {
+    let countdown = Countdown::leaked();
+    let w = World::<S>::with(countdown.heap(), 1_200, |_| {});
+    let one = w.mm();
+    w.map(&one, 0x200, 0x200, RW);
+    let rmap = w.machine.rmap();
+    rmap.engine().prepare(one.read().find(at(0x200)).unwrap()).unwrap();
+    let other = w.machine.fork(&one).unwrap();
+    let head = map_large(&w, &one, PteFlags::DIRTY);
+    {
+        let held = other.read();
+        let vma = held.find(at(0x200)).unwrap();
+        let _reserved = rmap.reserve(512).unwrap();
+        other.table().alloc(at(0x200)).unwrap();
+        let mut table = other.table().lock(at(0x200), false).unwrap();
+        for n in 0..512 {
+            let page = rmap.pages().page(Pfn(head.pfn().0 + n)).unwrap();
+            page.get();
+            rmap.page_dup_rmap(page, vma, at(0x200 + n), Level::Single).unwrap();
+            table.set(at(0x200 + n), Pte::present(page.pfn(), PteFlags::empty()));
+            w.machine.account_page(vma, Pte::present(page.pfn(), PteFlags::empty()));
+        }
+    }
+    countdown.fail_after(0);
+    w.machine.madvise(&one, at(0x210), 0x10 * PAGE, Advice::DontNeed).unwrap();
+    assert!(!countdown.lift(), "nobody asked for memory");
+    assert_eq!((w.check().mappings, rmap.anon_large()), (512 + 496, 0));
+    w.machine.exit(other);
+    w.check();
+    w.machine.exit(one);
     w.end();
 }
