@@ -15,7 +15,7 @@ static const char usage[] =
 
 #define TRACES_MAX 64
 
-static const char *const bundled[] = {"bash", "py", "redis"};
+static const char *const bundled[] = {"bash", "py", "redis", "make", "web"};
 
 int main(int argc, char **argv) {
   static char paths[sizeof bundled / sizeof *bundled][4096];

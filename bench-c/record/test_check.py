@@ -105,7 +105,7 @@ class Semantics(unittest.TestCase):
 
 @unittest.skipUnless(os.path.isdir(TRACES), "no bundled traces (RMAP_TRACES names their folder)")
 class BundledTraces(unittest.TestCase):
-    """Recorded by another recorder on another machine: they validate the simulator."""
+    """bash, py and redis come from another recorder on another machine: they validate the simulator."""
 
     def compare(self, name, expected, extra=0):
         comparisons, _ = check(os.path.join(TRACES, name + ".mmt.gz"))
@@ -123,6 +123,12 @@ class BundledTraces(unittest.TestCase):
 
     def test_redis(self):
         self.compare("redis", [(1, 6362), (2, 13132)])
+
+    def test_make(self):
+        self.compare("make", [(13, 3901), (20, 12450)])
+
+    def test_web(self):
+        self.compare("web", [(13, 29015), (10, 28946)])
 
     def test_a_wrong_trace_is_found(self):
         """Without one process's events of any one kind the comparison must fail."""

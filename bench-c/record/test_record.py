@@ -72,6 +72,21 @@ class Workloads(Recording):
                          [("maps.snap", 2), ("moves.snap", 2), ("heap.snap", 2), ("advice.snap", 2),
                           ("locked.snap", 1), ("shm.snap", 2), ("execed.snap", 2)])
 
+    @unittest.skipUnless(shutil.which("gcc") and shutil.which("make"), "needs gcc and make")
+    def test_build(self):
+        """At the least: the shell, make, and the recipe that asks for the mark, in a subshell."""
+        comparisons = self.record("--", "sh", self.script("build.sh"), "6")
+        self.assertEqual([c.label for c in comparisons], ["make-compile.snap", "make-link.snap"])
+        self.assertGreaterEqual(min(c.processes for c in comparisons), 4)
+
+    def test_web_server(self):
+        """The master, the client, the workers (one may have ended just now), and the program that asks for a mark."""
+        comparisons = self.record("--", sys.executable, "-B", self.script("web_server.py"), "--workers", "4",
+                                  "--requests", "20", "--articles", "500")
+        self.assertEqual([c.label for c in comparisons], ["web-program.snap", "web-late.snap"])
+        for comparison, least in zip(comparisons, (6, 5)):
+            self.assertGreaterEqual(comparison.processes, least)
+
 
 @unittest.skipUnless(ABLE, "needs root and perf")
 class Marks(Recording):

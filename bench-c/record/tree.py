@@ -6,6 +6,7 @@ import signal
 import time
 
 STOPPED, DEAD = "T", "ZX"
+SIGSTOP_PENDING = 1 << (signal.SIGSTOP - 1)
 ATTEMPTS, ATTEMPT_SECONDS, PAUSE = 20, 1.0, 0.002
 
 
@@ -56,6 +57,20 @@ def threads_stopped(pid):
     return all(found is None or found[0] == STOPPED or found[0] in DEAD for found in states)
 
 
+def stops_already(pid):
+    """Is a process stopped by now, or about to be? Until it runs again and stops, the signal is pending."""
+    try:
+        with open("/proc/%d/status" % pid, errors="replace") as status:
+            pending = [int(line.split()[1], 16) for line in status if line.startswith(("SigPnd:", "ShdPnd:"))]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    if any(mask & SIGSTOP_PENDING for mask in pending):
+        return True
+    # Between a look at its state and this one the signal may have been taken.
+    found = read_stat("/proc/%d/stat" % pid)
+    return found is not None and found[0] == STOPPED
+
+
 class StoppedTree:
     """Context manager: the tree is stopped within, and `members` are its [(pid, ppid, depth)].
 
@@ -88,7 +103,8 @@ class StoppedTree:
             found = find_tree(self.parent, self.excluded)
             # Signals first, questions later: short-lived processes are part of the picture.
             for pid, _, _, state in found:
-                if state != STOPPED and pid not in self.signalled:
+                # What others have stopped is not to be continued here.
+                if state != STOPPED and pid not in self.signalled and not stops_already(pid):
                     try:
                         os.kill(pid, signal.SIGSTOP)
                         self.signalled.append(pid)

@@ -30,9 +30,16 @@ fn every_line_of_the_bundled_traces_is_an_event_and_back() {
 #[test]
 fn bundled_snapshots_are_whole_and_equal_to_themselves() {
     // Label, processes, anonymous pages: counted by another program over the same files.
-    for (label, processes, anon) in
-        [("bash.snap", 10, 1_021), ("redis0.snap", 1, 6_362), ("redis.snap", 2, 13_132), ("py.snap", 7, 103_292)]
-    {
+    for (label, processes, anon) in [
+        ("bash.snap", 10, 1_021),
+        ("redis0.snap", 1, 6_362),
+        ("redis.snap", 2, 13_132),
+        ("py.snap", 7, 103_292),
+        ("make-compile.snap", 13, 3_901),
+        ("make-link.snap", 20, 12_450),
+        ("web-program.snap", 13, 29_015),
+        ("web-late.snap", 10, 28_946),
+    ] {
         let state = snapshot(label).state();
         let found = compare(&state, &state);
         assert_eq!(

@@ -84,3 +84,13 @@ fn redis_replays_exactly() {
 fn py_replays_exactly() {
     holds_with_every_engine("py", &[(7, 103_292, 0)]);
 }
+
+#[test]
+fn make_replays_exactly() {
+    holds_with_both("make", &[(13, 3_901, 0), (20, 12_450, 0)]);
+}
+
+#[test]
+fn web_replays_exactly() {
+    holds_with_both("web", &[(13, 29_015, 0), (10, 28_946, 0)]);
+}

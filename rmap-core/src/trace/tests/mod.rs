@@ -15,8 +15,13 @@ use super::{TextLines, TraceError};
 use std::path::PathBuf;
 
 /// The bundled traces, with the labels of their marks.
-const BUNDLED: [(&str, &[&str]); 3] =
-    [("bash", &["bash.snap"]), ("redis", &["redis0.snap", "redis.snap"]), ("py", &["py.snap"])];
+const BUNDLED: [(&str, &[&str]); 5] = [
+    ("bash", &["bash.snap"]),
+    ("redis", &["redis0.snap", "redis.snap"]),
+    ("py", &["py.snap"]),
+    ("make", &["make-compile.snap", "make-link.snap"]),
+    ("web", &["web-program.snap", "web-late.snap"]),
+];
 
 /// A bundled file.
 fn bundled(name: &str) -> PathBuf {

@@ -47,9 +47,13 @@ fn shape(replay: &Replay<Model>, mm: u32) -> Vec<(u64, u64, u64)> {
 
 #[test]
 fn bundled_traces_replay_to_the_kernels_state() {
-    for (name, expected, extra) in
-        [("bash", &[(10, 1_021)][..], 1), ("redis", &[(1, 6_362), (2, 13_132)], 0), ("py", &[(7, 103_292)], 0)]
-    {
+    for (name, expected, extra) in [
+        ("bash", &[(10, 1_021)][..], 1),
+        ("redis", &[(1, 6_362), (2, 13_132)], 0),
+        ("py", &[(7, 103_292)], 0),
+        ("make", &[(13, 3_901), (20, 12_450)], 0),
+        ("web", &[(13, 29_015), (10, 28_946)], 0),
+    ] {
         let (marks, stats) = replayed(name);
         let found: Vec<_> = marks.iter().map(|(_, found)| (found.processes, found.anon)).collect();
         assert_eq!(found, expected, "{name}");
