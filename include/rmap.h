@@ -532,6 +532,11 @@ enum rmap_engine {
      */
     RMAP_ENGINE_OBJRMAP = 2,
     /**
+     * Each page carries the list of all its mappings, pages of files too: Linux 2.5. Whoever maps pages with it reserves before
+     * (rmap_reserve).
+     */
+    RMAP_ENGINE_PTE_CHAIN = 3,
+    /**
      * No reverse map: every VMA of every address space is looked at. Linux before 2.5.
      */
     RMAP_ENGINE_FULL_SCAN = 4,
@@ -2075,8 +2080,8 @@ enum rmap_status rmap_vma_shift(struct rmap_mm *mm,
  * Makes the VMA that entries of another will move to (mremap): the same page offsets at other addresses, tied to the
  * same anon_vmas.
  *
- * Then, between rmap_vma_move_lock and rmap_vma_move_unlock of source, move the entries; then rmap_vma_free the
- * source, or what is left of it.
+ * Then, between rmap_vma_move_lock and rmap_vma_move_unlock of source, move the entries: set each at its new address,
+ * tell it if it maps a page (rmap_page_moved), clear the old one. Then rmap_vma_free the source, or what is left of it.
  *
  * Parameters: mm; source, one of its VMAs; from, the address in it whose page offset the copy begins with; start and
  * end, where the copy lies, page-aligned; out, receives the copy.
@@ -2281,7 +2286,8 @@ enum rmap_status rmap_anon_vma_prepare(struct rmap_vma *vma);
  * Returns: RMAP_OK; RMAP_ERR_INVAL for a bad address or level, or a VMA that is not prepared; RMAP_ERR_BUSY when the
  * page is mapped or belongs to somebody; RMAP_ERR_FOREIGN for a page of another context.
  * Ownership: the mapping owns a reference to the page, which the caller gives it (rmap_page_claim's, or one more).
- * Context: the page-table lock of the entry held, mmap_lock held. Allocates nothing.
+ * Context: the page-table lock of the entry held, mmap_lock held. Allocates nothing:
+ * memory is reserved before (rmap_reserve; RMAP_ERR_NOMEM when the engine needs it and it was not).
  */
 enum rmap_status rmap_page_add_new_anon(struct rmap_page *page, struct rmap_vma *vma, uint64_t addr, uint32_t level);
 
@@ -2295,7 +2301,8 @@ enum rmap_status rmap_page_add_new_anon(struct rmap_page *page, struct rmap_vma 
  * Returns: RMAP_OK; RMAP_ERR_INVAL as rmap_page_add_new_anon, or for a page of a file; RMAP_ERR_LOCK when the page is
  * not locked; RMAP_ERR_FOREIGN for a page of another context.
  * Ownership: the mapping owns a reference to the page, which the caller gives it.
- * Context: the page lock and the page-table lock of the entry held, mmap_lock held. Allocates nothing.
+ * Context: the page lock and the page-table lock of the entry held, mmap_lock held. Allocates nothing:
+ * memory is reserved before (rmap_reserve; RMAP_ERR_NOMEM when the engine needs it and it was not).
  */
 enum rmap_status rmap_page_add_anon(struct rmap_page *page,
                                     struct rmap_vma *vma,
@@ -2324,9 +2331,27 @@ enum rmap_status rmap_page_move_anon(struct rmap_page *page, struct rmap_vma *vm
  * RMAP_ERR_NOT_MAPPED when nothing maps the page; RMAP_ERR_INVAL for a bad address or level; RMAP_ERR_FOREIGN for a
  * page of another context.
  * Ownership: the mapping owns a reference to the page, which the caller gives it (rmap_page_get).
- * Context: the page-table locks of both entries held, the parent's first. Allocates nothing.
+ * Context: the page-table locks of both entries held, the parent's first. Allocates nothing:
+ * memory is reserved before (rmap_reserve; RMAP_ERR_NOMEM when the engine needs it and it was not).
  */
 enum rmap_status rmap_page_dup(struct rmap_page *page, struct rmap_vma *child, uint64_t addr, uint32_t level);
+
+/**
+ * Tells that an entry moves from one VMA to its copy (rmap_vma_move): it is set at the new address, and still there at
+ * the old one. No count changes.
+ *
+ * Parameters: page, that both entries map; source and old, where it comes from; copy and new_addr, where it goes. Both
+ * VMAs of one address space.
+ * Returns: RMAP_OK; RMAP_ERR_NOT_MAPPED when nothing maps the page; RMAP_ERR_INVAL for a bad address, or VMAs of
+ * different address spaces; RMAP_ERR_FOREIGN for a page of another context.
+ * Ownership: the mapping keeps its reference to the page.
+ * Context: the page-table locks of both entries and rmap_vma_move_lock of source held. Allocates nothing.
+ */
+enum rmap_status rmap_page_moved(struct rmap_page *page,
+                                 struct rmap_vma *source,
+                                 uint64_t old,
+                                 struct rmap_vma *copy,
+                                 uint64_t new_addr);
 
 /**
  * Uncounts a mapping whose entry was cleared. What the page belongs to stays, as a hint, until rmap_page_release.
@@ -2443,9 +2468,13 @@ enum rmap_status rmap_file_find_page(struct rmap_file *file, uint64_t pgoff, str
  * for a page of another context.
  * Ownership: the mapping owns a reference to the page, which the caller gives it.
  * Context: the page-table lock of the entry held, mmap_lock held; the page lock, or another way to know that the page
- * stays in its file. Allocates nothing.
+ * stays in its file. Allocates nothing: memory is reserved before (rmap_reserve; RMAP_ERR_NOMEM when the engine needs it and it
+ * was not).
  */
-enum rmap_status rmap_page_add_file(struct rmap_page *page, struct rmap_vma *vma, uint64_t addr, uint32_t level);
+enum rmap_status rmap_page_add_file(struct rmap_page *page,
+                                    struct rmap_vma *vma,
+                                    uint64_t addr,
+                                    uint32_t level);
 
 /**
  * Finds the anon_vma of a page and takes a reference to it, without a lock. It stays the page's, or of its family,
@@ -2518,6 +2547,29 @@ enum rmap_status rmap_page_trylock_anon_vma_read(struct rmap_ctx *ctx,
  * Context: the thread that locked it.
  */
 enum rmap_status rmap_anon_vma_unlock_read(struct rmap_anon_vma_lock *lock);
+
+/**
+ * Gets the memory that the engine may need for mappings of this thread's. Only RMAP_ENGINE_PTE_CHAIN needs any: with the others this does
+ * nothing, at the cost of a call.
+ *
+ * Parameters: ctx; mappings, how many entries this thread is about to count (rmap_page_add_new_anon, rmap_page_add_anon,
+ * rmap_page_add_file, rmap_page_dup). One of RMAP_LEVEL_ENTIRE counts as one, and one more for each page.
+ * Returns: RMAP_OK; RMAP_ERR_NOMEM.
+ * Ownership: the memory is this thread's until it has called rmap_unreserve for as many mappings.
+ * Context: no page-table, anon_vma or i_mmap lock held; mmap_lock and page locks may be. Calls the allocator.
+ */
+enum rmap_status rmap_reserve(struct rmap_ctx *ctx,
+                              size_t mappings);
+
+/**
+ * Gives back what rmap_reserve got for mappings that were made meanwhile, or will not be.
+ *
+ * Parameters: ctx, as for rmap_reserve; mappings, as many as were reserved, or some of them.
+ * Returns: RMAP_OK; RMAP_ERR_INVAL when this thread has not reserved for so many.
+ * Ownership: what was not used is everybody's.
+ * Context: the thread that reserved; any locks held.
+ */
+enum rmap_status rmap_unreserve(struct rmap_ctx *ctx, size_t mappings);
 
 /**
  * Visits every VMA that may map a page, parents before children.

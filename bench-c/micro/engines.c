@@ -6,6 +6,9 @@
 
 static const struct engine engines[] = {
     {.name = "anon_vma", .value = RMAP_ENGINE_ANON_VMA},
+    {.name = "objrmap", .value = RMAP_ENGINE_OBJRMAP},
+    {.name = "pte_chain", .value = RMAP_ENGINE_PTE_CHAIN},
+    {.name = "full_scan", .value = RMAP_ENGINE_FULL_SCAN},
     {.name = "pv_list", .ledger = &pv_list_ledger},
     {.name = "flat", .ledger = &flat_ledger},
 };

@@ -2,6 +2,7 @@
 
 use crate::handle::{Vma, ctx_of, open_linked, open_page, open_vma, put, rmap_page, rmap_vma};
 use crate::page::need_locked;
+use crate::reserve::spend;
 use crate::status::rmap_status::{RMAP_ERR_INVAL, RMAP_ERR_NOT_MAPPED};
 use crate::status::{Outcome, boundary, rmap_status};
 use crate::vma::{need_mmap_lock, need_same_context};
@@ -67,7 +68,8 @@ pub unsafe extern "C" fn rmap_anon_vma_prepare(vma: *mut rmap_vma) -> rmap_statu
 /// Returns: RMAP_OK; RMAP_ERR_INVAL for a bad address or level, or a VMA that is not prepared; RMAP_ERR_BUSY when the
 /// page is mapped or belongs to somebody; RMAP_ERR_FOREIGN for a page of another context.
 /// Ownership: the mapping owns a reference to the page, which the caller gives it (rmap_page_claim's, or one more).
-/// Context: the page-table lock of the entry held, mmap_lock held. Allocates nothing.
+/// Context: the page-table lock of the entry held, mmap_lock held. Allocates nothing:
+/// memory is reserved before (rmap_reserve; RMAP_ERR_NOMEM when the engine needs it and it was not).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmap_page_add_new_anon(
     page: *mut rmap_page,
@@ -79,6 +81,7 @@ pub unsafe extern "C" fn rmap_page_add_new_anon(
         // SAFETY: a living VMA, and a descriptor of a living context (Parameters).
         let (vma, page) = unsafe { (open_linked(vma)?, open_page(page)?) };
         let (addr, level) = check(vma, page, addr, level)?;
+        spend(ctx_of(vma), page, level)?;
         Ok(ctx_of(vma).rmap.page_add_new_anon_rmap(page, vma, addr, level)?)
     })
 }
@@ -92,7 +95,8 @@ pub unsafe extern "C" fn rmap_page_add_new_anon(
 /// Returns: RMAP_OK; RMAP_ERR_INVAL as rmap_page_add_new_anon, or for a page of a file; RMAP_ERR_LOCK when the page is
 /// not locked; RMAP_ERR_FOREIGN for a page of another context.
 /// Ownership: the mapping owns a reference to the page, which the caller gives it.
-/// Context: the page lock and the page-table lock of the entry held, mmap_lock held. Allocates nothing.
+/// Context: the page lock and the page-table lock of the entry held, mmap_lock held. Allocates nothing:
+/// memory is reserved before (rmap_reserve; RMAP_ERR_NOMEM when the engine needs it and it was not).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmap_page_add_anon(
     page: *mut rmap_page,
@@ -106,6 +110,7 @@ pub unsafe extern "C" fn rmap_page_add_anon(
         let (vma, page) = unsafe { (open_linked(vma)?, open_page(page)?) };
         let (addr, level) = check(vma, page, addr, level)?;
         need_locked(page)?;
+        spend(ctx_of(vma), page, level)?;
         Ok(ctx_of(vma).rmap.page_add_anon_rmap(page, vma, addr, exclusive, level)?)
     })
 }
@@ -137,7 +142,8 @@ pub unsafe extern "C" fn rmap_page_move_anon(page: *mut rmap_page, vma: *mut rma
 /// RMAP_ERR_NOT_MAPPED when nothing maps the page; RMAP_ERR_INVAL for a bad address or level; RMAP_ERR_FOREIGN for a
 /// page of another context.
 /// Ownership: the mapping owns a reference to the page, which the caller gives it (rmap_page_get).
-/// Context: the page-table locks of both entries held, the parent's first. Allocates nothing.
+/// Context: the page-table locks of both entries held, the parent's first. Allocates nothing:
+/// memory is reserved before (rmap_reserve; RMAP_ERR_NOMEM when the engine needs it and it was not).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmap_page_dup(
     page: *mut rmap_page,
@@ -152,7 +158,41 @@ pub unsafe extern "C" fn rmap_page_dup(
         if !page.is_mapped() {
             return Err(RMAP_ERR_NOT_MAPPED);
         }
+        spend(ctx_of(child), page, level)?;
         Ok(ctx_of(child).rmap.page_dup_rmap(page, child, addr, level)?)
+    })
+}
+
+/// Tells that an entry moves from one VMA to its copy (rmap_vma_move): it is set at the new address, and still there at
+/// the old one. No count changes.
+///
+/// Parameters: page, that both entries map; source and old, where it comes from; copy and new_addr, where it goes. Both
+/// VMAs of one address space.
+/// Returns: RMAP_OK; RMAP_ERR_NOT_MAPPED when nothing maps the page; RMAP_ERR_INVAL for a bad address, or VMAs of
+/// different address spaces; RMAP_ERR_FOREIGN for a page of another context.
+/// Ownership: the mapping keeps its reference to the page.
+/// Context: the page-table locks of both entries and rmap_vma_move_lock of source held. Allocates nothing.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rmap_page_moved(
+    page: *mut rmap_page,
+    source: *mut rmap_vma,
+    old: u64,
+    copy: *mut rmap_vma,
+    new_addr: u64,
+) -> rmap_status {
+    boundary(|| {
+        // SAFETY: living VMAs, and a descriptor of a living context (Parameters).
+        let (source, copy, page) = unsafe { (open_linked(source)?, open_linked(copy)?, open_page(page)?) };
+        let level = rmap_level::RMAP_LEVEL_PAGE as u32;
+        let ((old, _), (new, _)) = (check(source, page, old, level)?, check(copy, page, new_addr, level)?);
+        if !core::ptr::eq(source.mm(), copy.mm()) {
+            return Err(RMAP_ERR_INVAL);
+        }
+        if !page.is_mapped() {
+            return Err(RMAP_ERR_NOT_MAPPED);
+        }
+        ctx_of(source).rmap.engine().page_moved(page, (source, old), (copy, new));
+        Ok(())
     })
 }
 

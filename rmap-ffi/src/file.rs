@@ -8,6 +8,7 @@ use crate::handle::{
 };
 use crate::held;
 use crate::page::need_locked;
+use crate::reserve::spend;
 use crate::status::rmap_status::{RMAP_ERR_BUSY, RMAP_ERR_INVAL, RMAP_ERR_NOT_MAPPED, RMAP_ERR_STALE};
 use crate::status::{boundary, boundary_or, rmap_status};
 use core::ffi::c_void;
@@ -195,7 +196,8 @@ pub unsafe extern "C" fn rmap_file_find_page(
 /// for a page of another context.
 /// Ownership: the mapping owns a reference to the page, which the caller gives it.
 /// Context: the page-table lock of the entry held, mmap_lock held; the page lock, or another way to know that the page
-/// stays in its file. Allocates nothing.
+/// stays in its file. Allocates nothing: memory is reserved before (rmap_reserve; RMAP_ERR_NOMEM when the engine needs it and it
+/// was not).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmap_page_add_file(
     page: *mut rmap_page,
@@ -207,6 +209,7 @@ pub unsafe extern "C" fn rmap_page_add_file(
         // SAFETY: a living VMA, and a descriptor of a living context (Parameters).
         let (vma, page) = unsafe { (open_linked(vma)?, open_page(page)?) };
         let (addr, level) = check(vma, page, addr, level)?;
+        spend(ctx_of(vma), page, level)?;
         Ok(ctx_of(vma).rmap.page_add_file_rmap(page, vma, addr, level)?)
     })
 }

@@ -13,6 +13,7 @@
 //! | [`vma`] | regions |
 //! | [`mod@file`] | files |
 //! | [`anon`] | anonymous pages mapped and unmapped |
+//! | [`reserve`] | memory for mappings that are about to be made |
 //! | [`lookup`] | from a page to its anchor |
 //! | [`walk`] | walks |
 //! | [`act`] | unmap, age, clean |
@@ -55,6 +56,7 @@ pub mod anon;
 pub mod file;
 
 pub mod lookup;
+pub mod reserve;
 
 pub mod walk;
 

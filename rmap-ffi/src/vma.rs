@@ -282,8 +282,8 @@ pub unsafe extern "C" fn rmap_vma_shift(
 /// Makes the VMA that entries of another will move to (mremap): the same page offsets at other addresses, tied to the
 /// same anon_vmas.
 ///
-/// Then, between rmap_vma_move_lock and rmap_vma_move_unlock of source, move the entries; then rmap_vma_free the
-/// source, or what is left of it.
+/// Then, between rmap_vma_move_lock and rmap_vma_move_unlock of source, move the entries: set each at its new address,
+/// tell it if it maps a page (rmap_page_moved), clear the old one. Then rmap_vma_free the source, or what is left of it.
 ///
 /// Parameters: mm; source, one of its VMAs; from, the address in it whose page offset the copy begins with; start and
 /// end, where the copy lies, page-aligned; out, receives the copy.

@@ -75,8 +75,11 @@ static void a_page_is_found_where_it_moved(void)
     OK(rmap_vma_move(s.mm, from, page_addr(4), page_addr(40), page_addr(44), &to));
     OK(rmap_vma_move_lock(s.mm, from));
     pthread_mutex_lock(&s.table.lock);
-    plain_clear_flush(&s.table, page_addr(5), &pte);
+    plain_load(&s.table, page_addr(5), &pte);
     plain_set(&s.table, page_addr(41), &pte);
+    OK(rmap_page_moved(page, from, page_addr(5), to, page_addr(41)));
+    IS(RMAP_ERR_INVAL, rmap_page_moved(page, from, page_addr(5), to, page_addr(39)));
+    plain_clear_flush(&s.table, page_addr(5), &pte);
     pthread_mutex_unlock(&s.table.lock);
     OK(rmap_vma_move_unlock(s.mm, from));
     OK(rmap_vma_free(s.mm, from));
@@ -496,6 +499,38 @@ static void a_compound_page_is_mapped_whole(void)
     space_exit(ctx, &s);
 }
 
+/* More than the tests map. */
+#define MAPPINGS 1000
+
+/* An engine that keeps something for each mapping refuses one that nothing was reserved for, and nothing has changed. */
+static void nothing_is_mapped_unreserved(void)
+{
+    static struct space s;
+    struct rmap_vma *vma;
+    struct rmap_page *page = rmap_page(ctx, 109);
+    bool needed = test_engine() == RMAP_ENGINE_PTE_CHAIN, last;
+
+    space_init(&s, ctx);
+    OK(rmap_mm_write_lock(s.mm));
+    vma = map_anon(&s, 0, 1);
+    OK(rmap_anon_vma_prepare(vma));
+    OK(rmap_page_claim(page));
+    if (needed) {
+        IS(RMAP_ERR_NOMEM, rmap_page_add_new_anon(page, vma, page_addr(0), RMAP_LEVEL_PAGE));
+        CHECK(!rmap_page_is_mapped(page));
+    }
+    OK(rmap_reserve(ctx, 1));
+    OK(rmap_page_add_new_anon(page, vma, page_addr(0), RMAP_LEVEL_PAGE));
+    OK(rmap_unreserve(ctx, 1));
+    OK(rmap_page_remove(page, vma, page_addr(0), RMAP_LEVEL_PAGE, NULL));
+    OK(rmap_mm_write_unlock(s.mm));
+    CHECK(rmap_page_mapcount(page) == 0);
+    OK(rmap_page_put(page, &last));
+    CHECK(last);
+    OK(rmap_page_release(ctx, page));
+    space_exit(ctx, &s);
+}
+
 int main(void)
 {
     void *memory = NULL;
@@ -514,6 +549,8 @@ int main(void)
     CHECK(rmap_page(ctx, 99) == NULL && rmap_page(ctx, 110) == NULL && rmap_page(ctx, 520) == NULL);
     CHECK(rmap_page_pfn(rmap_page(ctx, 107)) == 107);
 
+    nothing_is_mapped_unreserved();
+    OK(rmap_reserve(ctx, MAPPINGS));
     vmas_change_and_pages_are_found();
     a_page_is_found_where_it_moved();
     walks_visit_the_family();
@@ -521,6 +558,8 @@ int main(void)
     a_missing_table_is_passed_over();
     a_file_is_mapped_cleaned_and_unmapped();
     a_compound_page_is_mapped_whole();
+    OK(rmap_unreserve(ctx, MAPPINGS));
+    IS(RMAP_ERR_INVAL, rmap_unreserve(ctx, 1));
 
     OK(rmap_synchronize(ctx));
     stats.size = sizeof stats;

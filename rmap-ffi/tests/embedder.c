@@ -605,6 +605,9 @@ static void do_birth(struct family *f, unsigned which)
 
 static unsigned rounds = 60000;
 
+/* More than one step maps: a fork shares all pages of a process. */
+#define MAPPINGS (2 * SPAN)
+
 static void *family_main(void *arg)
 {
     struct family *f = (struct family *)arg;
@@ -612,8 +615,11 @@ static void *family_main(void *arg)
     struct rmap_page *page;
     unsigned round, which, other, frame;
 
+    OK(rmap_reserve(ctx, MAPPINGS));
     do_birth(f, 0);
     for (round = 0; round < rounds; round++) {
+        OK(rmap_unreserve(ctx, MAPPINGS));
+        OK(rmap_reserve(ctx, MAPPINGS));
         which = pick(f, PROCESSES);
         other = pick(f, PROCESSES);
         if (f->processes[which].mm == NULL) {
@@ -657,6 +663,7 @@ static void *family_main(void *arg)
     for (which = 0; which < PROCESSES; which++)
         if (f->processes[which].mm != NULL)
             do_exit(f, which);
+    OK(rmap_unreserve(ctx, MAPPINGS));
     return NULL;
 }
 

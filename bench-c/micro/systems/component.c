@@ -90,6 +90,8 @@ static void region_forked(struct space *child, struct region *copy, struct space
 
 static void region_gone(struct space *space, struct region *region) { MUST(rmap_vma_free(space->mm, region->vma)); }
 static void prepare(struct region *region) { MUST(rmap_anon_vma_prepare(region->vma)); }
+static void reserve(void *book, size_t mappings) { MUST(rmap_reserve(book, mappings)); }
+static void unreserve(void *book, size_t mappings) { MUST(rmap_unreserve(book, mappings)); }
 
 static void file_made(void *book, struct system_file *file) {
   MUST(rmap_file_new(book, file->pages, false, file, &file->file));
@@ -210,6 +212,8 @@ const struct ledger component_ledger = {
     .region_forked = region_forked,
     .region_gone = region_gone,
     .prepare = prepare,
+    .reserve = reserve,
+    .unreserve = unreserve,
     .file_made = file_made,
     .file_gone = file_gone,
     .claim = claim,

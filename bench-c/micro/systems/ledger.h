@@ -55,6 +55,10 @@ struct ledger {
   void (*region_gone)(struct space *space, struct region *region);
   void (*prepare)(struct region *region);
 
+  /* Memory for mappings that are about to be counted: NULL where none is needed ahead. Table locks not held. */
+  void (*reserve)(void *book, size_t mappings);
+  void (*unreserve)(void *book, size_t mappings);
+
   /* Files: NULL likewise. The frames are claimed. */
   void (*file_made)(void *book, struct system_file *file);
   void (*file_gone)(void *book, struct system_file *file);

@@ -14,6 +14,7 @@ struct vm {
   void *book;
   uint64_t span;
   bool apart;
+  bool reserves; /* before it maps */
   struct frames frames;
 };
 
@@ -180,7 +181,9 @@ static struct space *vm_fork(struct system *sys, struct space *parent) {
   for (size_t i = 0; i < parent->len; i++) {
     struct region *r = parent->regions[i], *copy = region_insert(child, i, r->addr, r->pages, r->file);
     if (ledger->region_forked) ledger->region_forked(child, copy, parent, r);
+    if (vm->reserves) ledger->reserve(vm->book, copy->pages);
     region_share(vm, parent, child, copy);
+    if (vm->reserves) ledger->unreserve(vm->book, copy->pages);
   }
   if (ledger->fork_end) ledger->fork_end(child, parent);
   ledger->write_unlock(child);
@@ -235,6 +238,7 @@ static void vm_touch(struct system *sys, struct space *space, uint64_t addr, boo
   struct place place = {space, space->regions[at], addr};
   CHECK(!write || !place.region->file);
   if (vm->ledger->prepare && !place.region->file) vm->ledger->prepare(place.region);
+  if (vm->reserves) vm->ledger->reserve(vm->book, 1);
   pthread_mutex_t *lock = table_lock(&space->table, addr);
   entry *e = table_entry(&space->table, addr);
   uint64_t word = atomic_load_explicit(e, memory_order_relaxed), old = word;
@@ -244,6 +248,7 @@ static void vm_touch(struct system *sys, struct space *space, uint64_t addr, boo
     word = copy_on_write(vm, entry_frame(word), place);
   if (word != old) atomic_store_explicit(e, word, memory_order_release);
   pthread_mutex_unlock(lock);
+  if (vm->reserves) vm->ledger->unreserve(vm->book, 1);
   vm->ledger->read_unlock(space);
 }
 
@@ -304,6 +309,7 @@ struct system *system_component(struct run *run, const struct system_config *con
   vm->book = book;
   vm->span = config->span;
   vm->apart = config->apart;
+  vm->reserves = ledger->reserve && run->engine->value == RMAP_ENGINE_PTE_CHAIN;
   frames_init(&vm->frames, config->frames);
   return &vm->base;
 }
