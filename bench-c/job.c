@@ -46,18 +46,20 @@ static void on_progress(void *arg, uint64_t events, uint64_t pages) {
   if (!run->show || now == run->last) return;
   run->last = now;
   run->shown = true;
-  fprintf(stderr, "\r%s: %llu events, %llu pages mapped ", run->job->trace, (unsigned long long)events,
-          (unsigned long long)pages);
+  fprintf(stderr, "\r%s, %s: %llu events, %llu pages mapped ", run->job->trace, rmap_engine_name(run->job->engine),
+          (unsigned long long)events, (unsigned long long)pages);
   fflush(stderr);
 }
 
-bool job_run(struct job *job, const char *trace, const struct job_options *options, char *error, size_t error_size) {
+bool job_run(struct job *job, const char *trace, uint32_t engine, const struct job_options *options, char *error, size_t error_size) {
   memset(job, 0, sizeof *job);
   job->trace = trace;
+  job->engine = engine;
   struct run run = {.job = job, .show = options->progress && isatty(STDERR_FILENO), .last = time(NULL)};
   struct rmap_replay_config config;
   rmap_replay_config_init(&config);
   config.trace = trace;
+  config.engine = engine;
   config.snapshots = options->snapshots;
   config.mark = on_mark;
   config.progress = on_progress;

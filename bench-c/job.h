@@ -17,6 +17,7 @@ struct job_mark {
 
 struct job {
   const char *trace;
+  uint32_t engine;
   struct rmap_replay_stats stats;
   struct job_mark marks[JOB_MARKS];
   size_t marks_len;
@@ -29,13 +30,17 @@ struct job_options {
   bool progress;
 };
 
-/* Replays TRACE. False: not to be done; ERROR says why. */
-bool job_run(struct job *job, const char *trace, const struct job_options *options, char *error, size_t error_size);
+/* Replays TRACE under an engine. False: not to be done; ERROR says why. */
+bool job_run(struct job *job, const char *trace, uint32_t engine, const struct job_options *options, char *error, size_t error_size);
 
 /* Whether a mark holds: VMAs of all processes equal, all anonymous entries present, partition exact, walks equal to the oracle. */
 bool job_mark_holds(const struct rmap_replay_mark *mark);
 
+/* What came of one replay, in full. */
 void text_print(FILE *out, const struct job *job);
-void json_print(FILE *out, const struct job *jobs, size_t len);
+/* One line for each engine: replays of one trace, the first of which the others are compared with. */
+void table_print(FILE *out, const struct job *jobs, size_t engines);
+/* All replays: trace by trace, engine by engine. */
+void json_print(FILE *out, const struct job *jobs, size_t traces, size_t engines);
 
 #endif

@@ -8,8 +8,8 @@ static void field(FILE *out, const char *indent, const char *name, uint64_t valu
 
 static void print_mark(FILE *out, const struct job_mark *kept) {
   const struct rmap_replay_mark *m = &kept->mark;
-  const char *in = "          ";
-  fprintf(out, "        {\n%s\"label\": ", in);
+  const char *in = "              ";
+  fprintf(out, "            {\n%s\"label\": ", in);
   json_string(out, kept->label);
   fprintf(out, ",\n%s\"holds\": %s,\n%s\"snapshot\": %s,\n", in, job_mark_holds(m) ? "true" : "false", in,
           m->has_snapshot ? "true" : "false");
@@ -36,32 +36,52 @@ static void print_mark(FILE *out, const struct job_mark *kept) {
   field(out, in, "links", m->links);
   fprintf(out, "%s\"difference\": ", in);
   json_string(out, kept->difference);
-  fprintf(out, "\n        }");
+  fprintf(out, "\n            }");
 }
 
-void json_print(FILE *out, const struct job *jobs, size_t len) {
+static void print_engine(FILE *out, const struct job *job) {
+  const struct rmap_replay_stats *s = &job->stats;
+  const char *in = "          ";
+  fprintf(out, "        {\n%s\"engine\": ", in);
+  json_string(out, rmap_engine_name(job->engine));
+  fprintf(out, ",\n");
+  field(out, in, "replay_ns", s->replay_ns);
+  field(out, in, "peak_rmap_bytes", s->peak_rmap_bytes);
+  fprintf(out, "%s\"marks\": [\n", in);
+  for (size_t k = 0; k < job->marks_len; k++) {
+    print_mark(out, &job->marks[k]);
+    fprintf(out, k + 1 < job->marks_len ? ",\n" : "\n");
+  }
+  fprintf(out, "%s]\n        }", in);
+}
+
+/* What is the trace's, and the same under every engine. */
+static void print_trace(FILE *out, const struct job *job) {
+  const struct rmap_replay_stats *s = &job->stats;
+  const char *in = "      ";
+  fprintf(out, "%s\"trace\": ", in);
+  json_string(out, job->trace);
+  fprintf(out, ",\n");
+  field(out, in, "events", s->events);
+  field(out, in, "address_spaces", s->address_spaces);
+  field(out, in, "forks", s->forks);
+  field(out, in, "peak_vmas", s->peak_vmas);
+  field(out, in, "faults", s->faults);
+  field(out, in, "failed_faults", s->failed_faults);
+  field(out, in, "peak_pages", s->peak_pages);
+}
+
+void json_print(FILE *out, const struct job *jobs, size_t traces, size_t engines) {
   fprintf(out, "{\n  \"version\": \"%s\",\n  \"traces\": [\n", rmap_version_string());
-  for (size_t i = 0; i < len; i++) {
-    const struct job *job = &jobs[i];
-    const struct rmap_replay_stats *s = &job->stats;
-    const char *in = "      ";
-    fprintf(out, "    {\n%s\"trace\": ", in);
-    json_string(out, job->trace);
-    fprintf(out, ",\n");
-    field(out, in, "events", s->events);
-    field(out, in, "address_spaces", s->address_spaces);
-    field(out, in, "forks", s->forks);
-    field(out, in, "peak_vmas", s->peak_vmas);
-    field(out, in, "faults", s->faults);
-    field(out, in, "failed_faults", s->failed_faults);
-    field(out, in, "peak_pages", s->peak_pages);
-    field(out, in, "replay_ns", s->replay_ns);
-    fprintf(out, "%s\"marks\": [\n", in);
-    for (size_t k = 0; k < job->marks_len; k++) {
-      print_mark(out, &job->marks[k]);
-      fprintf(out, k + 1 < job->marks_len ? ",\n" : "\n");
+  for (size_t i = 0; i < traces; i++, jobs += engines) {
+    fprintf(out, "    {\n");
+    print_trace(out, jobs);
+    fprintf(out, "      \"engines\": [\n");
+    for (size_t k = 0; k < engines; k++) {
+      print_engine(out, &jobs[k]);
+      fprintf(out, k + 1 < engines ? ",\n" : "\n");
     }
-    fprintf(out, "%s]\n    }%s\n", in, i + 1 < len ? "," : "");
+    fprintf(out, "      ]\n    }%s\n", i + 1 < traces ? "," : "");
   }
   fprintf(out, "  ]\n}\n");
 }

@@ -1,67 +1,132 @@
-/* rmap-bench: replays traces of real programs through librmap, and holds every mark against the kernel's own truth. */
+/* rmap-bench: replays traces of real programs under every engine, and holds every mark against the kernel's own truth. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "job.h"
 
 static const char usage[] =
-    "usage: rmap-bench [--json] [--trace FILE]... [--snapshots DIR] [TRACES_DIR]\n"
+    "usage: rmap-bench [--json] [--quick] [--engines NAME,...] [--trace FILE]... [--snapshots DIR] [TRACES_DIR]\n"
     "\n"
     "Without --trace it replays the bundled traces in TRACES_DIR (default: traces).\n"
+    "  --engines NAME,.. of anon_vma, objrmap, pte_chain, full_scan (default: all); ratios are to the first\n"
+    "  --quick           of the bundled traces two small ones\n"
     "  --trace FILE      a trace of your own (record/record.py makes one); may be given several times\n"
     "  --snapshots DIR   where the snapshots of the marks are (default: beside the trace)\n"
     "  --json            the figures as JSON\n"
     "Exit status: 0 every mark holds, 1 some does not, 2 a trace or the command line is not to be used.\n";
 
 #define TRACES_MAX 64
+#define ENGINES_MAX 8
 
-static const char *const bundled[] = {"bash", "py", "redis", "make", "web"};
+/* Small ones first: --quick takes two. */
+static const char *const bundled[] = {"bash", "redis", "py", "make", "web"};
+#define BUNDLED (sizeof bundled / sizeof *bundled)
+#define QUICK 2
 
-int main(int argc, char **argv) {
-  static char paths[sizeof bundled / sizeof *bundled][4096];
-  static struct job jobs[TRACES_MAX];
+struct command {
   const char *traces[TRACES_MAX];
-  const char *dir = "traces";
-  size_t len = 0;
-  bool json = false;
-  struct job_options options = {.snapshots = NULL, .progress = true};
+  size_t traces_len;
+  uint32_t engines[ENGINES_MAX];
+  size_t engines_len;
+  const char *dir;
+  bool json, quick;
+  struct job_options options;
+};
 
+static uint32_t engine_named(const char *name, size_t len) {
+  for (uint32_t engine = 1; engine <= ENGINES_MAX; engine++) {
+    const char *known = rmap_engine_name(engine);
+    if (known && strlen(known) == len && !memcmp(known, name, len)) return engine;
+  }
+  return 0;
+}
+
+/* Names with commas between them. */
+static bool parse_engines(struct command *command, const char *names) {
+  for (command->engines_len = 0;; names++) {
+    size_t len = strcspn(names, ",");
+    uint32_t engine = engine_named(names, len);
+    if (!engine || command->engines_len == ENGINES_MAX) {
+      fprintf(stderr, "rmap-bench: there is no engine %.*s\n", (int)len, names);
+      return false;
+    }
+    command->engines[command->engines_len++] = engine;
+    names += len;
+    if (!*names) return true;
+  }
+}
+
+static bool parse(struct command *command, int argc, char **argv) {
   for (int i = 1; i < argc; i++) {
+    bool more = i + 1 < argc;
     if (!strcmp(argv[i], "--json")) {
-      json = true;
+      command->json = true;
+    } else if (!strcmp(argv[i], "--quick")) {
+      command->quick = true;
     } else if (!strcmp(argv[i], "--help")) {
       fputs(usage, stdout);
-      return 0;
-    } else if (!strcmp(argv[i], "--trace") && i + 1 < argc && len < TRACES_MAX) {
-      traces[len++] = argv[++i];
-    } else if (!strcmp(argv[i], "--snapshots") && i + 1 < argc) {
-      options.snapshots = argv[++i];
+      exit(0);
+    } else if (!strcmp(argv[i], "--engines") && more) {
+      if (!parse_engines(command, argv[++i])) return false;
+    } else if (!strcmp(argv[i], "--trace") && more && command->traces_len < TRACES_MAX) {
+      command->traces[command->traces_len++] = argv[++i];
+    } else if (!strcmp(argv[i], "--snapshots") && more) {
+      command->options.snapshots = argv[++i];
     } else if (argv[i][0] != '-') {
-      dir = argv[i];
+      command->dir = argv[i];
     } else {
       fprintf(stderr, "rmap-bench: what is %s?\n%s", argv[i], usage);
-      return 2;
+      return false;
     }
   }
-  if (len == 0)
-    for (; len < sizeof bundled / sizeof *bundled; len++) {
-      snprintf(paths[len], sizeof paths[len], "%s/%s.mmt.gz", dir, bundled[len]);
-      traces[len] = paths[len];
-    }
+  return true;
+}
 
-  bool wrong = false;
-  for (size_t i = 0; i < len; i++) {
+static void add_bundled(struct command *command) {
+  static char paths[BUNDLED][4096];
+  size_t len = command->quick ? QUICK : BUNDLED;
+  for (; command->traces_len < len; command->traces_len++) {
+    char *path = paths[command->traces_len];
+    snprintf(path, sizeof paths[0], "%s/%s.mmt.gz", command->dir, bundled[command->traces_len]);
+    command->traces[command->traces_len] = path;
+  }
+}
+
+/* One trace under every engine. False: it cannot be replayed. */
+static bool replay_all(const struct command *command, struct job *jobs, const char *trace) {
+  for (size_t k = 0; k < command->engines_len; k++) {
     char error[512] = "";
-    if (!job_run(&jobs[i], traces[i], &options, error, sizeof error)) {
+    if (!job_run(&jobs[k], trace, command->engines[k], &command->options, error, sizeof error)) {
       fprintf(stderr, "rmap-bench: %s\n", error);
-      return 2;
-    }
-    wrong |= jobs[i].wrong;
-    if (!json) {
-      text_print(stdout, &jobs[i]);
-      fflush(stdout);
+      return false;
     }
   }
-  if (json) json_print(stdout, jobs, len);
-  return wrong ? 1 : 0;
+  if (!command->json) {
+    text_print(stdout, jobs);
+    table_print(stdout, jobs, command->engines_len);
+    fflush(stdout);
+  }
+  return true;
+}
+
+int main(int argc, char **argv) {
+  struct command command = {.dir = "traces", .options = {.progress = true}};
+  if (!parse(&command, argc, argv)) return 2;
+  if (!command.engines_len) parse_engines(&command, "anon_vma,objrmap,pte_chain,full_scan");
+  if (!command.traces_len) add_bundled(&command);
+
+  size_t len = command.traces_len * command.engines_len;
+  struct job *jobs = calloc(len, sizeof *jobs);
+  if (!jobs) {
+    fprintf(stderr, "rmap-bench: out of memory\n");
+    return 2;
+  }
+  int status = 0;
+  for (size_t i = 0; i < command.traces_len && status != 2; i++)
+    if (!replay_all(&command, &jobs[i * command.engines_len], command.traces[i])) status = 2;
+  for (size_t i = 0; i < len && status != 2; i++)
+    if (jobs[i].wrong) status = 1;
+  if (command.json && status != 2) json_print(stdout, jobs, command.traces_len, command.engines_len);
+  free(jobs);
+  return status;
 }

@@ -42,3 +42,37 @@ void text_print(FILE *out, const struct job *job) {
   if (job->marks_lost) fprintf(out, "  and %zu marks more, checked and not shown\n", job->marks_lost);
   fprintf(out, "\n");
 }
+
+/* Over all walks of all marks; the median and the p99 are those of the slowest mark. */
+struct walks {
+  double candidates, mappings;
+  uint64_t median, p99;
+};
+
+static struct walks walks_of(const struct job *job) {
+  struct walks all = {0};
+  for (size_t i = 0; i < job->marks_len; i++) {
+    const struct rmap_replay_mark *m = &job->marks[i].mark;
+    all.candidates += (double)m->candidates;
+    all.mappings += (double)m->mappings;
+    if (m->walk_median_ns > all.median) all.median = m->walk_median_ns;
+    if (m->walk_p99_ns > all.p99) all.p99 = m->walk_p99_ns;
+  }
+  return all;
+}
+
+void table_print(FILE *out, const struct job *jobs, size_t engines) {
+  fprintf(out, "  %-10s %10s %7s %11s %9s %12s %7s %14s %7s\n", "engine", "replay ms", "ratio", "walk median", "p99 ns",
+          "cand/mapping", "ratio", "rmap B at peak", "ratio");
+  struct walks first = walks_of(&jobs[0]);
+  for (size_t k = 0; k < engines; k++) {
+    const struct rmap_replay_stats *s = &jobs[k].stats;
+    struct walks w = walks_of(&jobs[k]);
+    fprintf(out, "  %-10s %10.1f %7.2f %11llu %9llu %12.3f %7.2f %14llu %7.2f%s\n", rmap_engine_name(jobs[k].engine),
+            (double)s->replay_ns / 1e6, per((double)s->replay_ns, (double)jobs[0].stats.replay_ns), (ull)w.median,
+            (ull)w.p99, per(w.candidates, w.mappings), per(w.candidates, first.candidates), (ull)s->peak_rmap_bytes,
+            per((double)s->peak_rmap_bytes, (double)jobs[0].stats.peak_rmap_bytes),
+            jobs[k].wrong ? "   A MARK DOES NOT HOLD" : "");
+  }
+  fprintf(out, "\n");
+}

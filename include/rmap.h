@@ -1451,7 +1451,11 @@ struct rmap_replay_stats {
      */
     uint64_t peak_pages;
     /**
-     * Nanoseconds, those for marks and `progress` not counted. Reading the trace is.
+     * The most bytes that the reverse map ever had: anchors, links, trees, and the engine's part of VMAs. Looked at every 1,024 events.
+     */
+    uint64_t peak_rmap_bytes;
+    /**
+     * Nanoseconds, those for marks, `progress` and looks at figures not counted. Reading the trace is.
      */
     uint64_t replay_ns;
 };

@@ -10,9 +10,11 @@ use crate::status::{Outcome, boundary, rmap_status, rmap_strerror};
 use core::ffi::{CStr, c_char, c_void};
 use rmap_core::base::alloc::Heap;
 use rmap_core::base::clock::Clock as CoreClock;
+use rmap_core::engine::Engine;
 use rmap_core::engine::any::AnyEngine;
 use rmap_core::machine::MachineConfig;
 use rmap_core::machine::system::AnySystem;
+use rmap_core::mm::address_space::MmLocked;
 use rmap_core::page::frames::Contents;
 use rmap_core::trace::TraceError as CoreTraceError;
 use rmap_core::trace::compare::{Comparison, compare};
@@ -69,7 +71,9 @@ pub struct rmap_replay_stats {
     pub failed_faults: u64,
     /// The most pages that ever were mapped at once, each counted once.
     pub peak_pages: u64,
-    /// Nanoseconds, those for marks and `progress` not counted. Reading the trace is.
+    /// The most bytes that the reverse map ever had: anchors, links, trees, and the engine's part of VMAs. Looked at every 1,024 events.
+    pub peak_rmap_bytes: u64,
+    /// Nanoseconds, those for marks, `progress` and looks at figures not counted. Reading the trace is.
     pub replay_ns: u64,
 }
 
@@ -219,14 +223,33 @@ struct Watcher<'a> {
     machine: &'a Machine,
     trace: &'a Path,
     clock: CoreClock,
+    events: u64,
     peak_pages: u64,
-    /// Spent on marks, and in the program's functions.
+    peak_rmap_bytes: u64,
+    /// Spent on marks, on looks at figures, and in the program's functions.
     aside_ns: u64,
 }
+
+/// Events between two looks at the reverse map's memory.
+const LOOK: u64 = 1 << 10;
 
 impl Watcher<'_> {
     fn mapped(&self) -> u64 {
         self.machine.rmap().anon_mapped() + self.machine.rmap().file_mapped()
+    }
+
+    /// Looks at how much memory the reverse map has. Without memory for the look there is none.
+    fn look(&mut self) {
+        let start = self.clock.ns();
+        let rmap = self.machine.rmap();
+        let mut bytes = rmap.footprint(core::iter::empty()).bytes;
+        let looked = self.machine.for_each_mm(|mm| {
+            bytes += mm.read().vmas().map(|vma| rmap.engine().vma_footprint(vma).bytes).sum::<u64>();
+        });
+        if looked.is_ok() {
+            self.peak_rmap_bytes = self.peak_rmap_bytes.max(bytes);
+        }
+        self.aside_ns += self.clock.ns() - start;
     }
 
     /// The snapshot of a mark. Only in a directory that the program named it has to be there.
@@ -245,6 +268,10 @@ impl Watcher<'_> {
 impl<'m> Observer<OnMachine<'m, AnySystem>> for Watcher<'_> {
     fn applied(&mut self, _: &OnMachine<'m, AnySystem>) {
         self.peak_pages = self.peak_pages.max(self.mapped());
+        self.events += 1;
+        if self.events.is_multiple_of(LOOK) {
+            self.look();
+        }
     }
 
     fn progress(&mut self, stats: &Stats) {
@@ -256,6 +283,7 @@ impl<'m> Observer<OnMachine<'m, AnySystem>> for Watcher<'_> {
     }
 
     fn mark(&mut self, replay: &MachineReplay<'m, AnySystem>, label: &str) -> Result<(), String> {
+        self.look();
         let Some(mark) = self.config.mark else { return Ok(()) };
         let start = self.clock.ns();
         let there = self.snapshot(label).map_err(|error| error.to_string())?;
@@ -387,7 +415,8 @@ unsafe fn replay(config: &rmap_replay_config) -> Result<rmap_replay_stats, Failu
     let mut events = Trace::new(FileLines::open(trace)?);
     let machine = machine(config)?;
     let clock = CoreClock::start();
-    let mut watcher = Watcher { config, machine: &machine, trace, clock, peak_pages: 0, aside_ns: 0 };
+    let mut watcher =
+        Watcher { config, machine: &machine, trace, clock, events: 0, peak_pages: 0, peak_rmap_bytes: 0, aside_ns: 0 };
     let mut replay = MachineReplay::new(OnMachine::new(&machine));
     replay.run(&mut events, &mut watcher)?;
     let replay_ns = clock.ns() - watcher.aside_ns;
@@ -400,6 +429,7 @@ unsafe fn replay(config: &rmap_replay_config) -> Result<rmap_replay_stats, Failu
         faults: done.faults(),
         failed_faults: done.failed_faults,
         peak_pages: watcher.peak_pages,
+        peak_rmap_bytes: watcher.peak_rmap_bytes,
         replay_ns,
     })
 }
