@@ -59,7 +59,6 @@ CASES = {
     "trace_walk_p99": Case("traces", "99th percentile of the walks at a mark", "time of a walk"),
     "trace_candidates": Case("traces", "Candidates for each mapping found", "candidates for each mapping"),
     "trace_bytes": Case("traces", "Bytes of the reverse map at the highest mark", "bytes"),
-    "trace_locks": Case("traces", "Locks taken in a replay", "acquisitions"),
 }
 
 

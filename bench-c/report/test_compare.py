@@ -80,12 +80,12 @@ class Compare(unittest.TestCase):
     def test_one_sample_of_a_time_is_not_judged(self):
         slower = json.loads(json.dumps(TRACES))
         for trace in slower["traces"]:
-            trace["replay_ns"] *= 3
+            trace["engines"][0]["replay_ns"] *= 3
         status, lines, _ = self.compare(TRACES, slower)
         self.assertEqual(status, 0)
         self.assertEqual(sum(line.endswith("not judged: one sample") for line in lines), len(TRACES["traces"]))
         for trace in slower["traces"]:
-            trace["marks"][0]["candidates"] *= 3
+            trace["engines"][0]["marks"][0]["candidates"] *= 3
         self.assertEqual(self.compare(TRACES, slower)[0], 1)
 
     def test_what_only_one_has_is_counted(self):

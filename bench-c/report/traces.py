@@ -1,14 +1,11 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """What rmap-bench says of its replays, as figures.
 
-A trace is replayed under one engine, and says so or means librmap's default; or it has a list of engines, each with what is its own.
+A trace has a list of engines, each with its replay and its marks.
 """
 
 import os
 import statistics
-
-DEFAULT_ENGINE = "anon_vma"
-PEAKS = ("peak_rmap_bytes", "rmap_bytes_peak", "rmap_bytes")
 
 
 def name_of(path):
@@ -19,20 +16,11 @@ def name_of(path):
     return name
 
 
-def engines_of(trace):
-    """(engine, figures) for each engine that replayed a trace."""
-    entries = trace.get("engines")
-    if not isinstance(entries, list):
-        return [(trace.get("engine", DEFAULT_ENGINE), trace)]
-    common = {name: value for name, value in trace.items() if name != "engines"}
-    return [(entry.get("engine") or entry["name"], {**common, **entry}) for entry in entries]
-
-
 def replays(loaded):
     """(trace, engine, figures) for each replay in a file."""
     for trace in loaded["traces"]:
-        for engine, replay in engines_of(trace):
-            yield name_of(trace["trace"]), engine, replay
+        for replay in trace["engines"]:
+            yield name_of(trace["trace"]), replay["engine"], replay
 
 
 def mark_params(trace, mark):
@@ -52,12 +40,7 @@ def mark_figures(mark):
 def replay_figures(replay):
     """(case, unit, value) for each figure of a whole replay."""
     yield "trace_replay", "ns", replay["replay_ns"]
-    at_marks = [mark["rmap_bytes"] for mark in replay["marks"] if "rmap_bytes" in mark]
-    peak = next((replay[name] for name in PEAKS if name in replay), max(at_marks, default=None))
-    if peak is not None:
-        yield "trace_bytes", "B", peak
-    if "lock_acquisitions" in replay:
-        yield "trace_locks", "locks", replay["lock_acquisitions"]
+    yield "trace_bytes", "B", replay["peak_rmap_bytes"]
 
 
 def samples(loaded):
