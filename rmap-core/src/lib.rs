@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!   machine   trace          a memory manager for those who bring none; traces of real programs replayed in it
-//!        rmap                account, walk, try_to_unmap, page_referenced, page_mkclean
+//!        rmap                account, walk, try_to_unmap, page_referenced, page_mkclean, pictures
 //!       engine               how the candidates of a page are found: anon_vma, objrmap, pte_chain, full_scan
 //!     page    mm             page descriptors and page tables' boundary; address spaces, VMAs, files
 //!         ds                 interval tree, region index

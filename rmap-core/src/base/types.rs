@@ -113,6 +113,19 @@ impl VmFlags {
     /// VMAs that are never merged.
     pub const NO_MERGE: Self = Self::SPECIAL.union(Self::DONTEXPAND);
 
+    /// `rwxp` as /proc/PID/maps shows it.
+    pub const fn perms(self) -> [char; 4] {
+        const fn letter(flags: VmFlags, flag: VmFlags, set: char, clear: char) -> char {
+            if flags.contains(flag) { set } else { clear }
+        }
+        [
+            letter(self, Self::READ, 'r', '-'),
+            letter(self, Self::WRITE, 'w', '-'),
+            letter(self, Self::EXEC, 'x', '-'),
+            letter(self, Self::SHARED, 's', 'p'),
+        ]
+    }
+
     /// Whether a write fault must copy: private and possibly writable.
     #[inline]
     pub const fn is_cow(self) -> bool {

@@ -6,6 +6,7 @@ use super::anon_vma::{self, AnonVmaEngine};
 use super::full_scan::{self, FullScanEngine};
 use super::objrmap::{self, ObjrmapEngine};
 use super::pte_chain::{self, PteChain};
+use super::sketch::Sketch;
 use super::{Engine, Footprint, Holds, Lookup, Relayout, Wait};
 use crate::base::error::Result;
 use crate::base::types::{PgOff, VirtAddr};
@@ -313,6 +314,10 @@ impl<S: AnySystem> Engine<S> for AnyEngine<S> {
     }
     fn is_contended(&self, anchor: &AnyAnchor<'_, S>) -> bool {
         ask_of!(self, AnyAnchor: anchor, (engine, anchor) => engine.is_contended(anchor))
+    }
+
+    fn draw(&self, anchor: &AnyAnchor<'_, S>, sketch: &mut Sketch) {
+        ask_of!(self, AnyAnchor: anchor, (engine, anchor) => engine.draw(anchor, sketch));
     }
 
     fn footprint(&self) -> Footprint {

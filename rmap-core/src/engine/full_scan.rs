@@ -23,6 +23,7 @@
 //!
 //! **Memory (T11).** The links lie in the VMAs: nothing here allocates once the engine was made.
 
+use super::sketch::{Line, Sketch};
 use super::vma_list::{ListWrite, VmaList};
 use super::{Engine, Footprint, Holds, Lookup, Relayout, Wait, lock_word};
 use crate::base::error::Result;
@@ -229,6 +230,15 @@ impl<S: FullScanSystem> Engine<S> for FullScanEngine<S> {
     }
     fn is_contended(&self, _: &Self::Anchor<'_>) -> bool {
         self.all.lock.is_contended()
+    }
+
+    fn draw(&self, _held: &Self::Anchor<'_>, sketch: &mut Sketch) {
+        // SAFETY: the anchor holds the lock.
+        let listed = unsafe { self.all.iter() }.count();
+        let lines = [Line::Text("no reverse map"), Line::Number("VMAs of all address spaces:", listed as u64)];
+        let node = sketch.anchor(&*self.all, &lines);
+        sketch.word(node);
+        sketch.lead_to_vmas(node, "scan");
     }
 
     /// What all pages point to is the engine's own, and comes and goes with it: it is no anchor that anybody pays for.

@@ -13,9 +13,9 @@
 //!
 //! [`any`] is one of them, chosen at run time.
 //!
-//! **To add an engine**: one file with a type that implements [`EngineData`] (what it keeps in an address space and in a VMA)
-//! and [`Engine`] (its verbs), and a [`System`] that names it. No engine calls another, and none scans all address
-//! spaces as a fallback ([`full_scan`] alone does, and nothing else).
+//! **To add an engine**: one file with a type that implements [`EngineData`] (what it keeps in an address space and in
+//! a VMA) and [`Engine`] (its verbs; [`Engine::draw`] shows it in pictures), and a [`System`] that names it. No engine
+//! calls another, and none scans all address spaces as a fallback ([`full_scan`] alone does, and nothing else).
 //!
 //! Who calls which verb under which locks is said at each verb; "VMA lock" there is the mmap_lock of the VMA's address space.
 
@@ -26,6 +26,7 @@ pub mod objrmap;
 #[cfg(test)]
 pub(crate) mod per_mm;
 pub mod pte_chain;
+pub mod sketch;
 mod vma_list;
 
 use crate::base::error::Result;
@@ -39,6 +40,7 @@ use crate::page::Page;
 use crate::page::mapping::Mapping;
 use core::ops::ControlFlow;
 use core::ptr::NonNull;
+use sketch::{Line, Sketch};
 
 /// A [`System`] whose engine has its verbs. Implemented by itself.
 pub trait Kernel: System<Engine = <Self as Kernel>::Design> {
@@ -316,7 +318,16 @@ pub trait Engine<S: System>: EngineData {
     /// Whether somebody waits to change what the anchor protects.
     fn is_contended(&self, anchor: &Self::Anchor<'_>) -> bool;
 
-    // Figures.
+    // Pictures and figures.
+
+    /// Draws what stands between a page and the VMAs that a walk visits, which are in the sketch already, with their
+    /// entries; and says what an anonymous page's mapping word leads to. Asked for anonymous pages, and for all where
+    /// the engine [finds entries](Self::finds_entries). Allocates nothing: the anchor is locked, the page lock held.
+    fn draw(&self, anchor: &Self::Anchor<'_>, sketch: &mut Sketch) {
+        let node = sketch.anchor(anchor, &[Line::Text("anchor")]);
+        sketch.word(node);
+        sketch.lead_to_vmas(node, "");
+    }
 
     /// Memory in use apart from the engine's data in address spaces and VMAs.
     fn footprint(&self) -> Footprint;

@@ -28,6 +28,7 @@
 //! locked a dead one, or another in its slot, finds the page unmapped or its word changed, for a VMA is unlinked under
 //! the lock, after its pages were unmapped.
 
+use super::sketch::{Line, Sketch, Tie};
 use super::vma_list::{ListWrite, VmaList};
 use super::{Engine, Footprint, Holds, Lookup, Relayout, Wait, lock_word, of_mergeable_neighbour};
 use crate::base::error::Result;
@@ -329,6 +330,20 @@ impl<S: ObjrmapSystem> Engine<S> for ObjrmapEngine<S> {
     }
     fn is_contended(&self, anchor: &Anchor<'_, S>) -> bool {
         anchor.node.vmas.lock.is_contended()
+    }
+
+    fn draw(&self, anchor: &Anchor<'_, S>, sketch: &mut Sketch) {
+        // SAFETY: the anchor holds the lock.
+        let vmas = || unsafe { anchor.node.vmas.iter() };
+        let lines = [Line::Text("anon_vma"), Line::Number("VMAs in its list:", vmas().count() as u64)];
+        let node = sketch.anchor(anchor.node, &lines);
+        sketch.word(node);
+        sketch.lead_to_vmas(node, "list");
+        for vma in vmas() {
+            if let Some(vma) = sketch.find(vma) {
+                sketch.tie(vma, node, Tie::Own, "anon_vma");
+            }
+        }
     }
 
     fn footprint(&self) -> Footprint {

@@ -9,9 +9,11 @@
 //! | [`unmap`] | `try_to_unmap` |
 //! | [`referenced`] | `page_referenced` |
 //! | [`mkclean`] | `page_mkclean` |
+//! | [`dot`] | a page's reverse map, drawn |
 #![forbid(unsafe_code)]
 
 pub mod account;
+pub mod dot;
 pub mod layout;
 pub mod mkclean;
 pub mod moving;

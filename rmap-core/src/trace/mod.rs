@@ -180,11 +180,7 @@ impl fmt::Display for Span {
 
 /// `rwxp` as /proc/PID/maps shows it.
 fn perms(prot: VmFlags, shared: bool) -> [char; 4] {
-    let letter = |flag, letter| if prot.contains(flag) { letter } else { '-' };
-    [
-        letter(VmFlags::READ, 'r'),
-        letter(VmFlags::WRITE, 'w'),
-        letter(VmFlags::EXEC, 'x'),
-        if shared { 's' } else { 'p' },
-    ]
+    let mut flags = prot;
+    flags.set(VmFlags::SHARED, shared);
+    flags.perms()
 }

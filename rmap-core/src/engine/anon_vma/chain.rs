@@ -141,9 +141,11 @@ pub struct VmaAnon<S: System> {
     /// Where new pages of this VMA belong. Set once under mmap_lock (shared suffices: a compare-exchange decides between threads),
     /// Release; pairs with the Acquire in `get`. Cleared and changed under mmap_lock (write).
     anon_vma: AtomicPtr<AnonVma<S>>,
-    /// Links in the chain, for neighbours that look while another thread prepares: 0 or 1 then. Relaxed.
+    /// Links in the chain, for neighbours that look while another thread prepares: 0 or 1 then. Relaxed, but for the
+    /// first link, which is published by it: Release; pairs with the Acquire in `links_in_tree`.
     len: AtomicU32,
-    /// mmap_lock (write), or the winner of `anon_vma`'s compare-exchange.
+    /// Changed by the winner of `anon_vma`'s compare-exchange, or under mmap_lock (write) and, while the VMA is in a
+    /// tree, the root's lock (write). Read under either, under the root's once `len` is not 0.
     chain: UnsafeCell<Chain<S>>,
 }
 
@@ -198,8 +200,8 @@ impl<S: System> VmaAnon<S> {
     /// The chain.
     ///
     /// # Safety
-    /// mmap_lock is held exclusively, or this thread has just won [`win`](Self::win), or the VMA is not reachable yet; and no other reference to the chain is
-    /// alive.
+    /// mmap_lock is held exclusively and, if the VMA is in a tree, the root's lock; or this thread has just won
+    /// [`win`](Self::win), or the VMA is not reachable yet; and no other reference to the chain is alive.
     #[inline]
     #[allow(clippy::mut_from_ref)]
     pub(super) unsafe fn chain_mut(&self) -> &mut Chain<S> {
@@ -231,7 +233,29 @@ impl<S: System> VmaAnon<S> {
     pub(super) unsafe fn set_only_link(&self, link: Link<S>) {
         // SAFETY: the winner alone writes the chain; everybody else waits for mmap_lock, which this thread holds shared.
         unsafe { self.chain_mut() }.push(link);
-        self.len.store(1, Ordering::Relaxed);
+        self.len.store(1, Ordering::Release);
+    }
+
+    /// The chain, to copy it.
+    ///
+    /// # Safety
+    /// mmap_lock is held exclusively.
+    #[inline]
+    pub(super) unsafe fn chain(&self) -> &Chain<S> {
+        // SAFETY: changed under mmap_lock (the field).
+        self.chain.with(|chain| unsafe { &*chain })
+    }
+
+    /// The links, for whoever has found the VMA in a tree; none while the first is being made by another thread.
+    ///
+    /// # Safety
+    /// The root's lock is held for as long as the result is used, and the VMA is in a tree of that family.
+    pub(super) unsafe fn links_in_tree(&self) -> &[Link<S>] {
+        if self.len.load(Ordering::Acquire) == 0 {
+            return &[];
+        }
+        // SAFETY: changed under the root's lock from the first link on (the field), which the Acquire has made visible.
+        self.chain.with(|chain| unsafe { &*chain }).links()
     }
 
     /// Bytes of the chain, in the VMA and outside.

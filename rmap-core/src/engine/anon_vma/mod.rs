@@ -19,6 +19,7 @@
 //! | `topology` | prepare, fork, copy, unlink: how ties come and go |
 //! | `relayout` | split, merge, adjust: how ties change while walks go on |
 //! | `lookup` | page to anchor without a lock, page to locked anchor |
+//! | `draw` | the tree and the chains behind a page, for a picture |
 //!
 //! **Locks.** One rwsem, the root's, for all trees of a family; lock order in the crate's documentation. `VMA lock` is the mmap_lock of a VMA's address space.
 //!
@@ -29,6 +30,7 @@
 //! made for it comes to about half the square of the peak.
 
 mod chain;
+mod draw;
 #[cfg(test)]
 pub(crate) mod inspect;
 mod lookup;
@@ -41,6 +43,7 @@ pub use lookup::{Anchor, AnchorRef};
 pub use node::AnonVma;
 pub use relayout::Plan;
 
+use super::sketch::Sketch;
 use super::{Engine, Footprint, Holds, Lookup, Relayout, Wait};
 use crate::base::error::Result;
 use crate::base::mutant::mutant;
@@ -172,6 +175,10 @@ impl<S: AnonVmaSystem> Engine<S> for AnonVmaEngine<S> {
     }
     fn is_contended(&self, anchor: &Anchor<'_, S>) -> bool {
         anchor.is_contended()
+    }
+
+    fn draw(&self, anchor: &Anchor<'_, S>, sketch: &mut Sketch) {
+        draw::draw(anchor, sketch);
     }
 
     fn footprint(&self) -> Footprint {

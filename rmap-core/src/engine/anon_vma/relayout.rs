@@ -59,7 +59,7 @@ impl<'a, S: AnonVmaSystem> Plan<'a, S> {
     fn step(&mut self, n: usize, vma: &'a Vma<S>, key: Option<NonNull<VmaKey<S>>>, source: &Vma<S>) -> Result<()> {
         let chain = match key {
             // SAFETY: the VMA lock is held exclusively (contract of `plan_relayout`).
-            Some(_) => same_anchors(self.arena, unsafe { ties(source).chain_mut() })?,
+            Some(_) => same_anchors(self.arena, unsafe { ties(source).chain() })?,
             None => Chain::new(),
         };
         self.steps[n] = Some(Retie { vma, key, chain });

@@ -135,7 +135,7 @@ impl<S: AnonVmaSystem> AnonVmaEngine<S> {
         let arena = copy.mm().arena();
         // The copy's chain is built in place: a chain that is moved has to wait until its narrow stores can be read by wide loads.
         // SAFETY: the VMA lock is held exclusively, and the two are different VMAs.
-        let (chain, sources) = unsafe { (ties(copy).chain_mut(), ties(source).chain_mut()) };
+        let (chain, sources) = unsafe { (ties(copy).chain_mut(), ties(source).chain()) };
         chain.copy_anchors(&arena.heap, sources, 0)?;
         let mut room = 1;
         loop {
@@ -145,9 +145,9 @@ impl<S: AnonVmaSystem> AnonVmaEngine<S> {
                 Ok(()) => {
                     // SAFETY: the lock is held exclusively.
                     unsafe { own.guarded_mut() }.num_active_vmas += 1;
-                    drop(held);
                     ties(copy).set(Some(own));
                     ties(copy).set_links(chain.links().len());
+                    drop(held);
                     return Ok(());
                 }
                 Err(NeedNodes) => {
@@ -166,7 +166,7 @@ impl<S: AnonVmaSystem> AnonVmaEngine<S> {
         let arena = child.mm().arena();
         // In place, as in `copy_vma`.
         // SAFETY: both VMA locks are held exclusively, and the two are different VMAs.
-        let (chain, sources) = unsafe { (ties(child).chain_mut(), ties(parent).chain_mut()) };
+        let (chain, sources) = unsafe { (ties(child).chain_mut(), ties(parent).chain()) };
         chain.copy_anchors(&arena.heap, sources, 1)?;
         let fresh = self.nodes.take().inspect_err(|_| chain.free(&arena.heap))?;
         // SAFETY: slots stay valid as long as the engine.
@@ -197,8 +197,8 @@ impl<S: AnonVmaSystem> AnonVmaEngine<S> {
                     chain.push(Link { anon_vma: NonNull::from(fresh), place });
                     ties(child).set(Some(fresh));
                 }
-                drop(held);
                 ties(child).set_links(chain.links().len());
+                drop(held);
                 if reusable.is_some() {
                     self.put_anon_vma(fresh);
                 }
@@ -219,15 +219,15 @@ impl<S: AnonVmaSystem> AnonVmaEngine<S> {
     pub(super) fn unlink_vma(&self, vma: &Vma<S>) {
         let Some(own) = ties(vma).get() else { return };
         let arena = vma.mm().arena();
-        // SAFETY: the VMA lock is held exclusively.
-        let chain = unsafe { ties(vma).chain_mut() };
+        let early = mutant("put_before_unlink") && ties(vma).links() == 1;
         ties(vma).set(None);
         ties(vma).set_links(0);
-        let early = mutant("put_before_unlink") && chain.links().len() == 1;
         if early {
             self.put_anon_vma(own);
         }
         let held = own.lock_root();
+        // SAFETY: the VMA lock and the root's are held exclusively; below the latter the VMA is in no tree any more.
+        let chain = unsafe { ties(vma).chain_mut() };
         // SAFETY: (1) tied with these places since its bounds last changed; (2) the lock is held exclusively.
         unsafe { untie(arena, chain.links(), vma.current_key()) };
         // SAFETY: the lock is held exclusively, here and in the loop.

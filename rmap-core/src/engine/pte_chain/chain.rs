@@ -166,6 +166,14 @@ impl Stripe {
     }
 }
 
+/// A part of a chain, to be shown.
+pub(super) enum Part<'a> {
+    /// A node, and how many entries are in it; they follow.
+    Node(&'a Node, usize),
+    /// An entry: of the node before it, or without one the page's only.
+    Entry(Entry),
+}
+
 /// Locks and nodes of all chains. A chain's own word is in its page.
 pub(super) struct Chains {
     stripes: [CachePadded<Stripe>; LOCKS],
@@ -375,6 +383,24 @@ impl Chains {
             return;
         }
         word.store(pack(head, 0), Ordering::Release);
+    }
+
+    /// Calls `show` with each part of a page's chain as it is at one moment, in order. `show` runs under the chain's
+    /// lock: it may not wait, nor map or unmap.
+    pub(super) fn show(&self, page: &Page, mut show: impl FnMut(Part<'_>)) {
+        let word = page.engine_word();
+        let _held = self.stripe(word).lock.lock();
+        match shape(load_to_change(word)) {
+            Shape::Empty => {}
+            Shape::Direct(only) => show(Part::Entry(only)),
+            Shape::List { head, .. } => {
+                for node in nodes(Some(head)) {
+                    let entries = || node.slots.iter().map(load_to_change).filter(|entry| *entry != BLANK);
+                    show(Part::Node(node, entries().count()));
+                    entries().for_each(|entry| show(Part::Entry(Entry(entry))));
+                }
+            }
+        }
     }
 
     // Walks.

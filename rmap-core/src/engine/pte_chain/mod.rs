@@ -67,6 +67,7 @@ mod chain;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
+use super::sketch::{Line, Sketch, Tie};
 use super::{Engine, Footprint, Holds, Lookup, Relayout, Wait};
 use crate::base::error::{Error, Result};
 use crate::base::rcu::RcuGuard;
@@ -78,7 +79,7 @@ use crate::ds::interval_tree::NeedNodes;
 use crate::mm::{Arena, EngineData, Mm, System, Vma};
 use crate::page::Page;
 use crate::page::mapping::Mapping;
-use chain::{Chains, Entry};
+use chain::{Chains, Entry, Part};
 use core::convert::Infallible;
 use core::ops::ControlFlow;
 use core::ptr::NonNull;
@@ -171,6 +172,18 @@ impl<S: PteChainSystem> PteChain<S> {
         // (2) the address space of a mapping goes only under the rwsem held exclusively (`mm_gone`), after it had no
         // mappings.
         unsafe { seat.as_ref().mm.load(Ordering::Acquire).as_ref() }
+    }
+
+    /// Calls `chain` with a page for each chain of the anchor's.
+    #[inline]
+    fn each_chain(anchor: &Anchor<'_>, mut chain: impl FnMut(&Page) -> ControlFlow<()>) -> ControlFlow<()> {
+        // SAFETY: descriptors stay (contract of `lock_anchor`).
+        let head = unsafe { anchor.page.as_ref() };
+        if !head.is_compound() {
+            return chain(head);
+        }
+        // The first tail's chain is the head's too.
+        (1..head.nr_pages()).try_for_each(|n| chain(head.nth(n)))
     }
 
     fn inherit(&self, heir: &Vma<S>, from: &Vma<S>) {
@@ -334,8 +347,6 @@ impl<S: PteChainSystem> Engine<S> for PteChain<S> {
         _: PgOff,
         mut visit: impl FnMut(&Vma<S>, VirtAddr) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
-        // SAFETY: descriptors stay (contract of `lock_anchor`).
-        let head = unsafe { anchor.page.as_ref() };
         let mut section: Option<RcuGuard<'_>> = None;
         let mut one = |entry: Entry| {
             let Some(mm) = self.mm_of(entry, anchor) else { return ControlFlow::Continue(()) };
@@ -346,14 +357,33 @@ impl<S: PteChainSystem> Engine<S> for PteChain<S> {
                 None => ControlFlow::Continue(()),
             }
         };
-        if !head.is_compound() {
-            return self.chains.walk(head, &mut one);
-        }
-        // The first tail's chain is the head's too.
-        (1..head.nr_pages()).try_for_each(|n| self.chains.walk(head.nth(n), &mut one))
+        Self::each_chain(anchor, |page| self.chains.walk(page, &mut one))
     }
     fn is_contended(&self, anchor: &Anchor<'_>) -> bool {
         anchor.rwsem.is_contended()
+    }
+
+    /// Nodes, and which of the page's entries each holds. Such as came or went since the walk are left out.
+    fn draw(&self, anchor: &Anchor<'_>, sketch: &mut Sketch) {
+        let _ = Self::each_chain(anchor, |page| {
+            let mut from = sketch.page();
+            self.chains.show(page, |part| match part {
+                Part::Node(node, used) => {
+                    let tie = if from == sketch.page() { Tie::Leads } else { Tie::Beside };
+                    let lines = [Line::Text("node of a chain"), Line::Number("entries, of six:", used as u64)];
+                    let to = sketch.anchor(node, &lines);
+                    sketch.tie(from, to, tie, if tie == Tie::Leads { "chain" } else { "next" });
+                    from = to;
+                }
+                Part::Entry(entry) => {
+                    let mm = self.mm_of(entry, anchor).map(Mm::id);
+                    if let Some(to) = mm.and_then(|mm| sketch.find_entry(mm, entry.addr())) {
+                        sketch.tie(from, to, Tie::Leads, if from == sketch.page() { "only mapping" } else { "" });
+                    }
+                }
+            });
+            ControlFlow::Continue(())
+        });
     }
 
     /// Anchors are nodes, links the entries in them.

@@ -6,6 +6,7 @@ mod files;
 mod forks;
 mod looks;
 mod model;
+mod pictures;
 mod stress;
 mod swapping;
 
