@@ -597,6 +597,11 @@ struct rmap_mm;
 struct rmap_page;
 
 /**
+ * A replay that stands still at a mark.
+ */
+struct rmap_replay_state;
+
+/**
  * A region of an address space (the kernel's `vm_area_struct`).
  */
 struct rmap_vma;
@@ -1373,6 +1378,10 @@ struct rmap_replay_mark {
      * Address spaces.
      */
     uint64_t mms;
+    /**
+     * All of it, for rmap_replay_dump_dot. Good until the function returns.
+     */
+    const struct rmap_replay_state *state;
 };
 
 /**
@@ -2669,6 +2678,29 @@ enum rmap_status rmap_page_referenced(struct rmap_ctx *ctx, struct rmap_page *pa
 enum rmap_status rmap_page_mkclean(struct rmap_ctx *ctx, struct rmap_page *page, uint32_t *cleaned);
 
 /**
+ * Draws the reverse map of a page, in the language of Graphviz (dot -Tsvg makes a picture of it): the page with its
+ * mapping word, and what that leads to; what the engine keeps for it, with anon_vma the chains of the VMAs and all
+ * anon_vmas in them; the VMAs that a walk visits; and the entries at the candidate addresses, those that map the page
+ * with a thick border, the others dashed. Names in it are small and in order of appearance, so equal states make equal
+ * texts.
+ *
+ * Parameters: ctx; page, of a compound page any; caption, a text to stand above it, or NULL; out and size, where it is
+ * written to, cut off if need be, with a terminating NUL, when size is above 0; length, receives its length, which may
+ * be more than fits. Other threads may make it another until the next call.
+ * Returns: RMAP_OK, also when it was cut off; RMAP_ERR_LOCK when the page is not locked; RMAP_ERR_FOREIGN for a page
+ * of another context; RMAP_ERR_NOMEM.
+ * Ownership: the buffer is the program's.
+ * Context: the page lock held, a reference to the page; no anon_vma, i_mmap or page-table lock. Waits. Takes
+ * page-table locks. Calls the allocator, under the page lock.
+ */
+enum rmap_status rmap_dump_dot(struct rmap_ctx *ctx,
+                               struct rmap_page *page,
+                               const char *caption,
+                               char *out,
+                               size_t size,
+                               size_t *length);
+
+/**
  * Fills a configuration with the defaults: the engine anon_vma, 65,536 frames with contents, no swap, faults on files map 16
  * pages, addresses from 64 KiB to 128 TiB, nothing charged, librmap's own memory.
  *
@@ -3188,6 +3220,24 @@ enum rmap_status rmap_machine_oracle_mappings(struct rmap_machine *machine,
                                               size_t *n);
 
 /**
+ * Draws the reverse map of a frame: as rmap_dump_dot does.
+ *
+ * Parameters: machine; pfn, the frame; the rest as for rmap_dump_dot.
+ * Returns: RMAP_OK, also when it was cut off; RMAP_ERR_NOT_MAPPED when the frame is free; RMAP_ERR_FOREIGN when it is
+ * no frame of the machine; RMAP_ERR_NOMEM; RMAP_ERR_LOCK from a callback, or when this thread holds a lock of
+ * librmap's.
+ * Ownership: the buffer is the program's.
+ * Context: any thread, no locks held. Takes the page lock, anon_vma or i_mmap locks for reading, and page-table locks.
+ * Calls the allocator, under the page lock.
+ */
+enum rmap_status rmap_machine_dump_dot(struct rmap_machine *machine,
+                                       uint64_t pfn,
+                                       const char *caption,
+                                       char *out,
+                                       size_t size,
+                                       size_t *length);
+
+/**
  * Fills the configuration of a replay with the defaults: snapshots beside the trace, the engine anon_vma, frames for 4 GiB,
  * nobody told. Members that later versions append are not touched: who knows them sets them, and `size`.
  *
@@ -3217,6 +3267,25 @@ enum rmap_status rmap_replay(const struct rmap_replay_config *config,
                              struct rmap_replay_stats *stats,
                              char *error,
                              size_t error_size);
+
+/**
+ * Draws the reverse map of the page that a process has at an address: as rmap_dump_dot does, with a caption that names
+ * trace, mark, address and process.
+ *
+ * Parameters: state, of the mark; pid, a process or thread of the mark; addr, anywhere in the page; out, size and
+ * length as for rmap_dump_dot.
+ * Returns: RMAP_OK, also when it was cut off; RMAP_ERR_INVAL when the mark has no such process; RMAP_ERR_NOT_MAPPED
+ * when it has no page of its own or of a file in memory there; RMAP_ERR_NOMEM; RMAP_ERR_LOCK when this thread holds a
+ * lock of librmap's.
+ * Ownership: the buffer is the program's.
+ * Context: inside the mark function that was handed the state, on its thread, no locks held.
+ */
+enum rmap_status rmap_replay_dump_dot(const struct rmap_replay_state *state,
+                                      uint32_t pid,
+                                      uint64_t addr,
+                                      char *out,
+                                      size_t size,
+                                      size_t *length);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -17,6 +17,7 @@
 //! | [`lookup`] | from a page to its anchor |
 //! | [`walk`] | walks |
 //! | [`act`] | unmap, age, clean |
+//! | [`dot`] | a page's reverse map, drawn |
 //! | [`machine`] | a memory manager for programs that bring none |
 //! | [`replay`] | traces of real programs, replayed in a machine |
 //! | `block`, `sized` | memory for handles; structs that grow |
@@ -61,6 +62,8 @@ pub mod reserve;
 pub mod walk;
 
 pub mod act;
+
+pub mod dot;
 
 pub mod machine;
 

@@ -1,15 +1,17 @@
 //! Replays: a trace of real programs' memory management, done again in a machine and held against the kernel's own truth.
 
 use crate::context::{engine_kind, rmap_engine};
+use crate::dot::Output;
 use crate::handle::{need, put};
 use crate::held;
 use crate::machine::handle::Machine;
-use crate::sized::{self, Growing};
+use crate::sized::{self, Growing, Text};
 use crate::status::rmap_status::{RMAP_ERR_INTERNAL, RMAP_ERR_INVAL, RMAP_ERR_NOT_SUPPORTED, RMAP_OK};
 use crate::status::{Outcome, boundary, rmap_status, rmap_strerror};
 use core::ffi::{CStr, c_char, c_void};
 use rmap_core::base::alloc::Heap;
 use rmap_core::base::clock::Clock as CoreClock;
+use rmap_core::base::types::VirtAddr;
 use rmap_core::engine::Engine;
 use rmap_core::engine::any::AnyEngine;
 use rmap_core::machine::MachineConfig;
@@ -140,7 +142,17 @@ pub struct rmap_replay_mark {
     pub file_median_ns: u64,
     /// Address spaces.
     pub mms: u64,
+    /// All of it, for rmap_replay_dump_dot. Good until the function returns.
+    pub state: *const rmap_replay_state,
 }
+
+/// A replay that stands still at a mark.
+pub struct rmap_replay_state {
+    _opaque: [u8; 0],
+}
+
+/// What its handle points to: draws the page of a process at an address.
+struct State<'a>(&'a dyn Fn(u32, VirtAddr, &mut Text) -> Outcome);
 
 // SAFETY: `repr(C)` with its size first; integers and nullable pointers follow.
 unsafe impl Growing for rmap_replay_config {
@@ -290,7 +302,13 @@ impl<'m> Observer<OnMachine<'m, AnySystem>> for Watcher<'_> {
         let found = there.map(|snapshot| compare(&snapshot.state(), &replay.states()));
         let walks = measure(self.machine, || self.clock.ns()).map_err(|error| format!("mark {label}: {error}"))?;
         let (label, difference) = (c_text(label), c_text(first_difference(&walks, found.as_ref())));
-        let told = told(&label, &difference, found.as_ref(), &walks);
+        let draw = |pid, addr, out: &mut Text| {
+            let trace = self.trace.file_name().unwrap_or_default().display();
+            Ok(replay.dump_dot(pid, addr, format_args!("{trace}, {}", label.to_string_lossy()), out)?)
+        };
+        let state = State(&draw);
+        let state = (&raw const state).cast();
+        let told = rmap_replay_mark { state, ..told(&label, &difference, found.as_ref(), &walks) };
         // SAFETY: as above; `told` is valid for the call.
         unsafe { mark(self.config.arg, &raw const told) };
         self.aside_ns += self.clock.ns() - start;
@@ -337,6 +355,7 @@ fn told(label: &CStr, difference: &CStr, found: Option<&Comparison>, walks: &Rep
         anon_median_ns: anon.median_ns,
         file_median_ns: file.median_ns,
         mms: walks.mms,
+        state: core::ptr::null(),
     }
 }
 
@@ -404,6 +423,42 @@ pub unsafe extern "C" fn rmap_replay(
         unsafe { why.write(error, error_size) };
     }
     status
+}
+
+/// Draws the reverse map of the page that a process has at an address: as rmap_dump_dot does, with a caption that names
+/// trace, mark, address and process.
+///
+/// Parameters: state, of the mark; pid, a process or thread of the mark; addr, anywhere in the page; out, size and
+/// length as for rmap_dump_dot.
+/// Returns: RMAP_OK, also when it was cut off; RMAP_ERR_INVAL when the mark has no such process; RMAP_ERR_NOT_MAPPED
+/// when it has no page of its own or of a file in memory there; RMAP_ERR_NOMEM; RMAP_ERR_LOCK when this thread holds a
+/// lock of librmap's.
+/// Ownership: the buffer is the program's.
+/// Context: inside the mark function that was handed the state, on its thread, no locks held.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rmap_replay_dump_dot(
+    state: *const rmap_replay_state,
+    pid: u32,
+    addr: u64,
+    out: *mut c_char,
+    size: usize,
+    length: *mut usize,
+) -> rmap_status {
+    boundary(|| {
+        need(state)?;
+        // SAFETY: a buffer of `size` bytes, and an output (Parameters).
+        let mut output = unsafe { Output::new(out, size, length) }?;
+        let state = state.cast::<State<'_>>();
+        if !state.is_aligned() {
+            return Err(RMAP_ERR_INVAL);
+        }
+        held::none()?;
+        // SAFETY: not NULL, and alive while the mark function runs (Context).
+        let State(draw) = unsafe { &*state };
+        draw(pid, VirtAddr(addr), &mut output.text)?;
+        output.finish();
+        Ok(())
+    })
 }
 
 /// # Safety

@@ -67,20 +67,45 @@ pub(crate) unsafe fn write<T: Growing>(to: *mut T, size: usize, value: T) {
 }
 
 /// A text of the program's: `size` bytes, the last of them 0. What does not fit is cut off between two characters.
-struct Text {
+pub(crate) struct Text {
     out: *mut c_char,
-    room: usize,
+    size: usize,
+    /// Bytes written.
     used: usize,
-    full: bool,
+    /// Bytes that came; more when some did not fit.
+    length: usize,
 }
 
+impl Text {
+    /// A text of which nothing is written yet.
+    ///
+    /// # Safety
+    /// `out` is NULL or valid for `size` bytes, as long as the text is used.
+    pub(crate) unsafe fn new(out: *mut c_char, size: usize) -> Self {
+        Self { out, size: if out.is_null() { 0 } else { size }, used: 0, length: 0 }
+    }
+
+    /// Writes the 0 at its end. Returns its length had there been room, without the 0.
+    pub(crate) fn finish(self) -> usize {
+        if self.size != 0 {
+            // SAFETY: `used` is below `size`, for which `out` is valid (`new`).
+            unsafe { self.out.add(self.used).write(0) };
+        }
+        self.length
+    }
+}
+
+/// Never fails, and takes no memory.
 impl Write for Text {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let fits = if self.full { 0 } else { text.floor_char_boundary(self.room - self.used) };
-        self.full |= fits < text.len();
-        // SAFETY: `used + fits` is at most `room`, for which `out` is valid.
-        unsafe { core::ptr::copy_nonoverlapping(text.as_ptr().cast(), self.out.add(self.used), fits) };
+        let room = self.size.saturating_sub(1) - self.used;
+        let fits = if self.used == self.length { text.floor_char_boundary(room) } else { 0 };
+        if fits != 0 {
+            // SAFETY: `used + fits` is below `size`, for which `out` is valid (`new`).
+            unsafe { core::ptr::copy_nonoverlapping(text.as_ptr().cast(), self.out.add(self.used), fits) };
+        }
         self.used += fits;
+        self.length += text.len();
         Ok(())
     }
 }
@@ -90,14 +115,11 @@ impl Write for Text {
 /// # Safety
 /// `out` is NULL or valid for `size` bytes.
 pub(crate) unsafe fn write_text(out: *mut c_char, size: usize, text: fmt::Arguments<'_>) {
-    if out.is_null() || size == 0 {
-        return;
-    }
-    let mut target = Text { out, room: size - 1, used: 0, full: false };
+    // SAFETY: the caller's contract.
+    let mut target = unsafe { Text::new(out, size) };
     // Never fails.
     let _ = target.write_fmt(text);
-    // SAFETY: `used` is below `size`.
-    unsafe { out.add(target.used).write(0) };
+    target.finish();
 }
 
 #[cfg(test)]

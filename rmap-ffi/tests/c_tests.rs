@@ -144,6 +144,11 @@ fn allocation() {
     everywhere("allocation");
 }
 
+#[test]
+fn dot() {
+    everywhere_on_every_engine("dot");
+}
+
 /// What stands between the first line that begins with `open`, from byte `from` on, and the fence after it; and where it ends.
 fn block<'t>(text: &'t str, open: &str, from: usize) -> (&'t str, usize) {
     let start = from + text[from..].find(open).expect("the block begins") + open.len();

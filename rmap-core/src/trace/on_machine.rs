@@ -8,6 +8,7 @@ use super::replay::{Mapping, Replay, Target};
 use super::{Object, Span};
 use crate::base::error::{Error, Result};
 use crate::base::types::{PAGE_SHIFT, VirtAddr, VmFlags};
+use crate::engine::Engine;
 use crate::machine::Machine;
 use crate::machine::advise::Advice;
 use crate::machine::map::{MapFlags, MapRequest};
@@ -15,8 +16,9 @@ use crate::machine::remap::MremapFlags;
 use crate::machine::system::{Access, FileExt, SoftSystem};
 use crate::mm::address_space::MmLocked;
 use crate::mm::{FileRef, MmRef, Vma};
-use crate::page::pte::Pte;
+use crate::page::pte::{PageTable, Pte};
 use alloc::collections::BTreeMap;
+use core::fmt;
 
 /// The system call's flag: the old VMA stays where it was, empty.
 const MREMAP_DONTUNMAP: u32 = 4;
@@ -52,6 +54,31 @@ impl<'m, S: SoftSystem> OnMachine<'m, S> {
             pgoff: bounds.pgoff,
             special: vma.has(VmFlags::SPECIAL),
         }
+    }
+}
+
+impl<S: SoftSystem> MachineReplay<'_, S> {
+    /// Draws the reverse map of the page that a process of the mark has at `addr`, under a caption that says so:
+    /// [`Rmap::dump_dot`](crate::rmap::Rmap::dump_dot).
+    ///
+    /// [`Error::Invalid`]: the mark has no such process; [`Error::NotMapped`]: it has no page there, in memory; else as
+    /// that.
+    pub fn dump_dot(
+        &self,
+        pid: u32,
+        addr: VirtAddr,
+        caption: impl fmt::Display,
+        out: &mut impl fmt::Write,
+    ) -> Result<()> {
+        let addr = addr.page_down();
+        let (_, _, mm) = self.pids().find(|(other, ..)| *other == pid).ok_or(Error::Invalid)?;
+        let rmap = self.target().machine().rmap();
+        let pfn = mm.table().load(addr).pfn().ok_or(Error::NotMapped)?;
+        let page = rmap.pages().page(pfn).ok_or(Error::Foreign)?;
+        let (id, engine) = (mm.id(), rmap.engine().name());
+        let caption = format_args!("{caption}: {:#x} of process {pid} (mm {id}), engine {engine}", addr.0);
+        let _locked = page.lock();
+        rmap.dump_dot(page, caption, out)
     }
 }
 

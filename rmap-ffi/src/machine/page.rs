@@ -1,10 +1,13 @@
 //! A machine's frames: who maps them, and out they go.
 
 use super::handle::{Host, Machine, enter_machine, rmap_machine};
+use crate::dot::{Caption, Output};
 use crate::handle::{need, put};
 use crate::held::Inside;
 use crate::status::rmap_status;
+use crate::status::rmap_status::RMAP_ERR_NOT_MAPPED;
 use crate::status::{Outcome, boundary};
+use core::ffi::c_char;
 use core::ops::ControlFlow;
 use rmap_core::base::types::{Pfn, VirtAddr};
 use rmap_core::page::Page;
@@ -166,6 +169,40 @@ pub unsafe extern "C" fn rmap_machine_oracle_mappings(
         })?;
         // SAFETY: `n` is not NULL, and valid (Parameters).
         unsafe { put(n, list.finish()) };
+        Ok(())
+    })
+}
+
+/// Draws the reverse map of a frame: as rmap_dump_dot does.
+///
+/// Parameters: machine; pfn, the frame; the rest as for rmap_dump_dot.
+/// Returns: RMAP_OK, also when it was cut off; RMAP_ERR_NOT_MAPPED when the frame is free; RMAP_ERR_FOREIGN when it is
+/// no frame of the machine; RMAP_ERR_NOMEM; RMAP_ERR_LOCK from a callback, or when this thread holds a lock of
+/// librmap's.
+/// Ownership: the buffer is the program's.
+/// Context: any thread, no locks held. Takes the page lock, anon_vma or i_mmap locks for reading, and page-table locks.
+/// Calls the allocator, under the page lock.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rmap_machine_dump_dot(
+    machine: *mut rmap_machine,
+    pfn: u64,
+    caption: *const c_char,
+    out: *mut c_char,
+    size: usize,
+    length: *mut usize,
+) -> rmap_status {
+    boundary(|| {
+        // SAFETY: a buffer of `size` bytes, an output, and a string or NULL (Parameters).
+        let (mut output, caption) = unsafe { (Output::new(out, size, length)?, Caption::new(caption)) };
+        // SAFETY: a living machine (Parameters).
+        let host = unsafe { enter_machine(machine) }?;
+        let held = Held::get(host, pfn)?.ok_or(RMAP_ERR_NOT_MAPPED)?;
+        let locked = held.page.head().lock();
+        let inside = Inside::new();
+        held.machine.rmap().dump_dot(held.page, caption, &mut output.text)?;
+        drop(inside);
+        drop(locked);
+        output.finish();
         Ok(())
     })
 }
