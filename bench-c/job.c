@@ -18,6 +18,13 @@ static void copy_string(char *to, size_t size, const char *from) {
   to[len] = '\0';
 }
 
+uint32_t engine_named(const char *name, size_t len) {
+  const char *known;
+  for (uint32_t engine = 1; (known = rmap_engine_name(engine)); engine++)
+    if (strlen(known) == len && !memcmp(known, name, len)) return engine;
+  return 0;
+}
+
 /* Before a file page is one only where the trace touched it, so file pages are no criterion. */
 bool job_mark_holds(const struct rmap_replay_mark *m) {
   bool state = !m->has_snapshot || (m->vmas_equal == m->processes && m->anon_present == m->anon_entries &&
@@ -38,6 +45,7 @@ static void on_mark(void *arg, const struct rmap_replay_mark *mark) {
   copy_string(kept->difference, sizeof kept->difference, mark->difference);
   kept->mark.label = NULL;
   kept->mark.difference = NULL;
+  kept->mark.state = NULL;
 }
 
 static void on_progress(void *arg, uint64_t events, uint64_t pages) {

@@ -30,6 +30,9 @@ struct job_options {
   bool progress;
 };
 
+/* The engine with the name of LEN bytes; 0: there is none. */
+uint32_t engine_named(const char *name, size_t len);
+
 /* Replays TRACE under an engine. False: not to be done; ERROR says why. */
 bool job_run(struct job *job, const char *trace, uint32_t engine, const struct job_options *options, char *error, size_t error_size);
 

@@ -2,10 +2,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "draw.h"
 #include "job.h"
 
 static const char usage[] =
     "usage: rmap-bench [--json] [--quick] [--engines NAME,...] [--trace FILE]... [--snapshots DIR] [TRACES_DIR]\n"
+    "       rmap-bench draw --trace FILE --at MARK --page PID:ADDR [-o FILE.dot|FILE.svg]    (draw --help)\n"
     "\n"
     "Without --trace it replays the bundled traces in TRACES_DIR (default: traces).\n"
     "  --engines NAME,.. of anon_vma, objrmap, pte_chain, full_scan (default: all); ratios are to the first\n"
@@ -32,14 +34,6 @@ struct command {
   bool json, quick;
   struct job_options options;
 };
-
-static uint32_t engine_named(const char *name, size_t len) {
-  for (uint32_t engine = 1; engine <= ENGINES_MAX; engine++) {
-    const char *known = rmap_engine_name(engine);
-    if (known && strlen(known) == len && !memcmp(known, name, len)) return engine;
-  }
-  return 0;
-}
 
 /* Names with commas between them. */
 static bool parse_engines(struct command *command, const char *names) {
@@ -110,6 +104,7 @@ static bool replay_all(const struct command *command, struct job *jobs, const ch
 }
 
 int main(int argc, char **argv) {
+  if (argc > 1 && !strcmp(argv[1], "draw")) return draw_main(argc - 2, argv + 2);
   struct command command = {.dir = "traces", .options = {.progress = true}};
   if (!parse(&command, argc, argv)) return 2;
   if (!command.engines_len) parse_engines(&command, "anon_vma,objrmap,pte_chain,full_scan");
