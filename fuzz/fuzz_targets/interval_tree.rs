@@ -1,4 +1,5 @@
-//! The interval tree beside a plain list: whatever the bytes say to insert, remove and ask for, both give the same answer.
+//! The interval tree beside a plain list: whatever the bytes say to insert, remove and ask for, both give the same
+//! answer.
 #![no_main]
 
 use core::ops::ControlFlow;

@@ -1,5 +1,5 @@
-//! One thread forks and exits a child (`anon_vma_fork` and `unlink_anon_vmas` of its VMA), another walks the parent's page, which a
-//! thousand siblings may have: both want the root's lock.
+//! One thread forks and exits a child (`anon_vma_fork` and `unlink_anon_vmas` of its VMA), another walks the parent's
+//! page, which a thousand siblings may have: both want the root's lock.
 
 mod common;
 

@@ -1,5 +1,5 @@
-//! A VMA is copied into a child and goes again: `anon_vma_fork` and `unlink_anon_vmas` of one VMA whose parent has a chain of a
-//! given depth.
+//! A VMA is copied into a child and goes again: `anon_vma_fork` and `unlink_anon_vmas` of one VMA whose parent has a
+//! chain of a given depth.
 
 mod common;
 

@@ -43,7 +43,8 @@ fn main() {
         }
         took
     });
-    // What it costs to look at the items themselves in that order: no structure that finds an item by itself can remove it for less.
+    // What it costs to look at the items themselves in that order: no structure that finds an item by itself can remove
+    // it for less.
     figures.time("i_mmap_random/remove_floor", ITEMS as u64, |times| {
         cpu_time(|| (0..times).for_each(|_| _ = black_box(items.touch(&shuffled))))
     });

@@ -1,4 +1,5 @@
-//! The look-up: from a page to its anchor, locked for reading, and unlocked again (`folio_lock_anon_vma_read`). One thread.
+//! The look-up: from a page to its anchor, locked for reading, and unlocked again (`folio_lock_anon_vma_read`). One
+//! thread.
 
 mod common;
 

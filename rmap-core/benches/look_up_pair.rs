@@ -1,4 +1,5 @@
-//! The look-up, by two threads at once: of one page, of two pages of one family, of two pages that have nothing in common.
+//! The look-up, by two threads at once: of one page, of two pages of one family, of two pages that have nothing in
+//! common.
 
 mod common;
 

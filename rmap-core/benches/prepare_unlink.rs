@@ -1,4 +1,5 @@
-//! A fresh VMA gets its `anon_vma` and loses it: `anon_vma_prepare` and `unlink_anon_vmas`, objects taken and given back.
+//! A fresh VMA gets its `anon_vma` and loses it: `anon_vma_prepare` and `unlink_anon_vmas`, objects taken and given
+//! back.
 
 mod common;
 
@@ -25,8 +26,8 @@ fn main() {
         })
     });
 
-    // All are prepared, then all are unlinked, going round the address spaces, so that each VMA's memory has been forgotten by the
-    // caches. Gaps between them: neighbours would share an anon_vma.
+    // All are prepared, then all are unlinked, going round the address spaces, so that each VMA's memory has been
+    // forgotten by the caches. Gaps between them: neighbours would share an anon_vma.
     let mms: Vec<_> = (0..SPACES).map(|_| space.mm()).collect();
     let at = |i: usize| VirtAddr(ADDR.0 + ((i / SPACES) << 20) as u64);
     let vmas: Vec<_> = (0..LIVE).map(|i| space.region(mms[i % SPACES], at(i))).collect();

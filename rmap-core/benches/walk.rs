@@ -1,7 +1,7 @@
 //! A walk of a page that was there before its owner forked: every child's VMA is visited.
 //!
-//! `walk/N` only counts. `walk_mapped/N` looks at each page table and takes its lock (`page_vma_mapped_walk`). `floor/N` is what the
-//! answer itself costs: N pairs of VMA and address read from a dense array.
+//! `walk/N` only counts. `walk_mapped/N` looks at each page table and takes its lock (`page_vma_mapped_walk`).
+//! `floor/N` is what the answer itself costs: N pairs of VMA and address read from a dense array.
 
 mod common;
 

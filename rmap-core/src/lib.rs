@@ -1,4 +1,5 @@
-//! librmap's core: given a page frame, **who maps it**, while threads map, fork, split, move and unmap; and acting on the answer.
+//! librmap's core: given a page frame, **who maps it**, while threads map, fork, split, move and unmap; and acting on
+//! the answer.
 //!
 //! # The layers
 //!
@@ -13,8 +14,8 @@
 //!        base                locks, grace periods, memory that can run out, units
 //! ```
 //!
-//! An embedder with page tables of its own implements [`PageTable`](page::pte::PageTable), picks an engine by naming it in a
-//! [`System`](mm::System), and makes an [`Rmap`](rmap::Rmap). One without takes a [`Machine`](machine::Machine).
+//! An embedder with page tables of its own implements [`PageTable`](page::pte::PageTable), picks an engine by naming it
+//! in a [`System`](mm::System), and makes an [`Rmap`](rmap::Rmap). One without takes a [`Machine`](machine::Machine).
 //!
 //! # Lock order
 //!
@@ -30,8 +31,8 @@
 //!             swap slots, free frames, slabs, the list of address spaces, the locks of pte_chain's chains
 //! ```
 //!
-//! Faults take the page lock under mmap_lock. Reclaim takes it with no mmap_lock held, and whoever holds a page lock never waits for an
-//! mmap_lock. No rwsem is read recursively: a callback of a walk starts no walk of the same family.
+//! Faults take the page lock under mmap_lock. Reclaim takes it with no mmap_lock held, and whoever holds a page lock
+//! never waits for an mmap_lock. No rwsem is read recursively: a callback of a walk starts no walk of the same family.
 //!
 //! # Guarantees
 //!
@@ -54,8 +55,9 @@
 //! # Memory
 //!
 //! Metadata come from one [`Heap`](base::alloc::Heap) per context; every allocation can fail, and failure is
-//! [`Error::NoMemory`](base::error::Error::NoMemory), never an abort. anon_vmas, VMAs and tree nodes live in type-stable slabs
-//! ([`base::slab`]), which is what makes the look-up safe without a grace period. A slab's memory goes back when the context does.
+//! [`Error::NoMemory`](base::error::Error::NoMemory), never an abort. anon_vmas, VMAs and tree nodes live in
+//! type-stable slabs ([`base::slab`]), which is what makes the look-up safe without a grace period. A slab's memory
+//! goes back when the context does.
 #![cfg_attr(not(any(feature = "std", test)), no_std)]
 
 extern crate alloc;

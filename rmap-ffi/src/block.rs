@@ -51,8 +51,8 @@ impl<T> Block<T> {
     /// The object was made by [`build`](Self::build), and nobody uses it any more.
     pub(crate) unsafe fn free(object: NonNull<T>) {
         let block = object.cast::<Self>();
-        // SAFETY: (1) the object is its block's first member; (2) the caller's contract; (3) the allocator is copied out
-        // before its place goes.
+        // SAFETY: (1) the object is its block's first member; (2) the caller's contract; (3) the allocator is copied
+        // out before its place goes.
         unsafe {
             let allocator = (*block.as_ptr()).allocator;
             object.drop_in_place();

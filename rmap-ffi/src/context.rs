@@ -38,8 +38,8 @@ pub enum rmap_engine {
     RMAP_ENGINE_ANON_VMA = 1,
     /// An anon_vma per region, which its whole fork family shares, with a list of VMAs: Linux 2.6.7 to 2.6.33.
     RMAP_ENGINE_OBJRMAP = 2,
-    /// Each page carries the list of all its mappings, pages of files too: Linux 2.5. Whoever maps pages with it reserves before
-    /// (rmap_reserve).
+    /// Each page carries the list of all its mappings, pages of files too: Linux 2.5. Whoever maps pages with it
+    /// reserves before (rmap_reserve).
     RMAP_ENGINE_PTE_CHAIN = 3,
     /// No reverse map: every VMA of every address space is looked at. Linux before 2.5.
     RMAP_ENGINE_FULL_SCAN = 4,
@@ -273,7 +273,8 @@ pub unsafe extern "C" fn rmap_free(ctx: *mut rmap_ctx) -> rmap_status {
         }
         // The handle, not the reference: it may reach the whole block.
         let context = NonNull::new(ctx.cast::<Context>()).ok_or(RMAP_ERR_NULL)?;
-        // SAFETY: the context was made by `Block::build` (`rmap_new`); nobody uses it (Context), and nothing in it is left.
+        // SAFETY: the context was made by `Block::build` (`rmap_new`); nobody uses it (Context), and nothing in it is
+        // left.
         unsafe { Block::free(context) };
         Ok(())
     })

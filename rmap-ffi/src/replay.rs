@@ -1,4 +1,5 @@
-//! Replays: a trace of real programs' memory management, done again in a machine and held against the kernel's own truth.
+//! Replays: a trace of real programs' memory management, done again in a machine and held against the kernel's own
+//! truth.
 
 use crate::context::{engine_kind, rmap_engine};
 use crate::dot::Output;
@@ -73,7 +74,8 @@ pub struct rmap_replay_stats {
     pub failed_faults: u64,
     /// The most pages that ever were mapped at once, each counted once.
     pub peak_pages: u64,
-    /// The most bytes that the reverse map ever had: anchors, links, trees, and the engine's part of VMAs. Looked at every 1,024 events.
+    /// The most bytes that the reverse map ever had: anchors, links, trees, and the engine's part of VMAs. Looked at
+    /// every 1,024 events.
     pub peak_rmap_bytes: u64,
     /// Nanoseconds, those for marks, `progress` and looks at figures not counted. Reading the trace is.
     pub replay_ns: u64,
@@ -129,8 +131,8 @@ pub struct rmap_replay_mark {
     pub anchors: u64,
     /// Ties between these and VMAs (anon_vma_chains).
     pub links: u64,
-    /// The first difference from the scan, else from the snapshot, in words; "" when there is none. A page more than the
-    /// snapshot has is one too. Good until the function returns.
+    /// The first difference from the scan, else from the snapshot, in words; "" when there is none. A page more than
+    /// the snapshot has is one too. Good until the function returns.
     pub difference: *const c_char,
     /// Of the pages walked, anonymous ones.
     pub anon_pages: u64,
@@ -359,8 +361,8 @@ fn told(label: &CStr, difference: &CStr, found: Option<&Comparison>, walks: &Rep
     }
 }
 
-/// Fills the configuration of a replay with the defaults: snapshots beside the trace, the engine anon_vma, frames for 4 GiB,
-/// nobody told. Members that later versions append are not touched: who knows them sets them, and `size`.
+/// Fills the configuration of a replay with the defaults: snapshots beside the trace, the engine anon_vma, frames for 4
+/// GiB, nobody told. Members that later versions append are not touched: who knows them sets them, and `size`.
 ///
 /// Parameters: config, to be filled.
 /// Returns: RMAP_OK.
@@ -379,19 +381,18 @@ pub unsafe extern "C" fn rmap_replay_config_init(config: *mut rmap_replay_config
     })
 }
 
-/// Replays a trace in a machine of its own, from its first event to its last. At each mark the state is compared with the
-/// kernel's snapshot label.gz, or label.snap.gz, if there is one, and every mapped page is walked and held against all page
-/// tables.
+/// Replays a trace in a machine of its own, from its first event to its last. At each mark the state is compared with
+/// the kernel's snapshot label.gz, or label.snap.gz, if there is one, and every mapped page is walked and held against
+/// all page tables.
 ///
-/// Parameters: config, what; stats, or NULL, receives what happened; error, room for error_size bytes, or NULL, receives why
-/// it failed, "file:line: reason" for a line of the trace or of a snapshot, cut to fit; error_size.
-/// Returns: RMAP_OK, also when a mark does not hold; RMAP_ERR_INVAL for a trace or snapshot that cannot be read, a line in it
-/// that is wrong or cannot be done, a snapshot that is missing in the directory named, or a size that is too small;
-/// RMAP_ERR_NOT_SUPPORTED for an unknown engine or flag; RMAP_ERR_NOMEM; RMAP_ERR_NULL without a trace; RMAP_ERR_LOCK from a
-/// callback, or when this thread holds a lock of librmap's. In each of these cases the error is written.
-/// Ownership: nothing.
-/// Context: any thread, no locks held. Reads files. Takes librmap's own memory, and ends the process when there is none for
-/// what it remembers of the trace: the one exception to the rule.
+/// Parameters: config, what; stats, or NULL, receives what happened; error, room for error_size bytes, or NULL,
+/// receives why it failed, "file:line: reason" for a line of the trace or of a snapshot, cut to fit; error_size.
+/// Returns: RMAP_OK, also when a mark does not hold; RMAP_ERR_INVAL for a trace or snapshot that cannot be read, a line
+/// in it that is wrong or cannot be done, a snapshot that is missing in the directory named, or a size that is too
+/// small; RMAP_ERR_NOT_SUPPORTED for an unknown engine or flag; RMAP_ERR_NOMEM; RMAP_ERR_NULL without a trace;
+/// RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's. In each of these cases the error is
+/// written. Ownership: nothing. Context: any thread, no locks held. Reads files. Takes librmap's own memory, and ends
+/// the process when there is none for what it remembers of the trace: the one exception to the rule.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmap_replay(
     config: *const rmap_replay_config,

@@ -19,7 +19,8 @@ std::thread_local! {
     static LEFT: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Counts a mapping that this thread is about to make. [`RMAP_ERR_NOMEM`]: it has not reserved for it, and the engine needs that.
+/// Counts a mapping that this thread is about to make. [`RMAP_ERR_NOMEM`]: it has not reserved for it, and the engine
+/// needs that.
 #[inline]
 pub(crate) fn spend(ctx: &Context, page: &Page, level: Level) -> Outcome {
     if !ctx.rmap.engine().finds_entries() {
@@ -30,14 +31,14 @@ pub(crate) fn spend(ctx: &Context, page: &Page, level: Level) -> Outcome {
     Ok(())
 }
 
-/// Gets the memory that the engine may need for mappings of this thread's. Only RMAP_ENGINE_PTE_CHAIN needs any: with the others this does
-/// nothing, at the cost of a call.
+/// Gets the memory that the engine may need for mappings of this thread's. Only RMAP_ENGINE_PTE_CHAIN needs any: with
+/// the others this does nothing, at the cost of a call.
 ///
-/// Parameters: ctx; mappings, how many entries this thread is about to count (rmap_page_add_new_anon, rmap_page_add_anon,
-/// rmap_page_add_file, rmap_page_dup). One of RMAP_LEVEL_ENTIRE counts as one, and one more for each page.
-/// Returns: RMAP_OK; RMAP_ERR_NOMEM.
-/// Ownership: the memory is this thread's until it has called rmap_unreserve for as many mappings.
-/// Context: no page-table, anon_vma or i_mmap lock held; mmap_lock and page locks may be. Calls the allocator.
+/// Parameters: ctx; mappings, how many entries this thread is about to count (rmap_page_add_new_anon,
+/// rmap_page_add_anon, rmap_page_add_file, rmap_page_dup). One of RMAP_LEVEL_ENTIRE counts as one, and one more for
+/// each page. Returns: RMAP_OK; RMAP_ERR_NOMEM. Ownership: the memory is this thread's until it has called
+/// rmap_unreserve for as many mappings. Context: no page-table, anon_vma or i_mmap lock held; mmap_lock and page locks
+/// may be. Calls the allocator.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmap_reserve(ctx: *mut rmap_ctx, mappings: usize) -> rmap_status {
     boundary(|| {

@@ -8,7 +8,8 @@ use core::fmt::{self, Write};
 /// A struct that begins with its size.
 ///
 /// # Safety
-/// `repr(C)`, its first member is a `usize`, and every pattern of bytes that a C program may write is one of its values.
+/// `repr(C)`, its first member is a `usize`, and every pattern of bytes that a C program may write is one of its
+/// values.
 pub(crate) unsafe trait Growing: Copy {
     /// The size of its first version: none that is smaller was ever in a header.
     const FIRST: usize;

@@ -283,7 +283,8 @@ pub unsafe extern "C" fn rmap_vma_shift(
 /// same anon_vmas.
 ///
 /// Then, between rmap_vma_move_lock and rmap_vma_move_unlock of source, move the entries: set each at its new address,
-/// tell it if it maps a page (rmap_page_moved), clear the old one. Then rmap_vma_free the source, or what is left of it.
+/// tell it if it maps a page (rmap_page_moved), clear the old one. Then rmap_vma_free the source, or what is left of
+/// it.
 ///
 /// Parameters: mm; source, one of its VMAs; from, the address in it whose page offset the copy begins with; start and
 /// end, where the copy lies, page-aligned; out, receives the copy.

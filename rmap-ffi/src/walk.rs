@@ -79,7 +79,8 @@ pub struct rmap_mapping {
     pub pte: rmap_pte,
 }
 
-/// The program's side of a walk: a control that was checked. It is read once, where its members are used, and never copied whole.
+/// The program's side of a walk: a control that was checked. It is read once, where its members are used, and never
+/// copied whole.
 #[derive(Clone, Copy)]
 struct Visitor(*const rmap_walk_control);
 

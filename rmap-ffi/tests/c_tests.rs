@@ -1,8 +1,8 @@
 //! The C programs beside this file, compiled as C and C++ against the header and the libraries just built, and run.
 //!
-//! Each is compiled as C99 and C17, C++11 and C++20 without a warning, and run linked to the static library; as C99 also
-//! linked to the shared one, and under valgrind. `RMAP_VALGRIND=0` leaves valgrind out, `RMAP_VALGRIND=1` makes it an
-//! error not to have it; else its absence is said. `CC` and `CXX` name other compilers.
+//! Each is compiled as C99 and C17, C++11 and C++20 without a warning, and run linked to the static library; as C99
+//! also linked to the shared one, and under valgrind. `RMAP_VALGRIND=0` leaves valgrind out, `RMAP_VALGRIND=1` makes it
+//! an error not to have it; else its absence is said. `CC` and `CXX` name other compilers.
 
 use rmap_core::engine::any::EngineKind;
 use std::path::{Path, PathBuf};
@@ -149,7 +149,8 @@ fn dot() {
     everywhere_on_every_engine("dot");
 }
 
-/// What stands between the first line that begins with `open`, from byte `from` on, and the fence after it; and where it ends.
+/// What stands between the first line that begins with `open`, from byte `from` on, and the fence after it; and where
+/// it ends.
 fn block<'t>(text: &'t str, open: &str, from: usize) -> (&'t str, usize) {
     let start = from + text[from..].find(open).expect("the block begins") + open.len();
     let end = start + text[start..].find("```").expect("the block ends");

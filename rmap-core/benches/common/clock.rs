@@ -13,8 +13,8 @@ fn thread_time() -> Duration {
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
-/// How long the calling thread has been ready to run, but not running, because another had its processor. Time that it slept of its own accord is
-/// not counted. Zero where the system does not say.
+/// How long the calling thread has been ready to run, but not running, because another had its processor. Time that it
+/// slept of its own accord is not counted. Zero where the system does not say.
 fn queued() -> Duration {
     let nanos = std::fs::read_to_string("/proc/thread-self/schedstat")
         .ok()
@@ -65,8 +65,9 @@ pub(crate) mod pair {
         (a.waited + b.waited + apart(0) + apart(1)).as_secs_f64() / WINDOW.as_secs_f64()
     }
 
-    /// Runs `left` and `right` again and again, each on a thread of its own, in windows of time until one was not disturbed:
-    /// operations a second of both in that one, or in the least disturbed. Each call does `batch` operations.
+    /// Runs `left` and `right` again and again, each on a thread of its own, in windows of time until one was not
+    /// disturbed: operations a second of both in that one, or in the least disturbed. Each call does `batch`
+    /// operations.
     pub(crate) fn rates(batch: u64, left: &mut (dyn FnMut() + Send), right: &mut (dyn FnMut() + Send)) -> (f64, f64) {
         let mut best = (f64::MAX, (0.0, 0.0));
         for _ in 0..ATTEMPTS {

@@ -4,7 +4,8 @@ use criterion::Criterion;
 use std::cell::RefCell;
 use std::time::Duration;
 
-/// What the kernel's code does: Linux 6.12's `mm/rmap.c` and `mm/interval_tree.c`, compiled in user space, on a quiet machine.
+/// What the kernel's code does: Linux 6.12's `mm/rmap.c` and `mm/interval_tree.c`, compiled in user space, on a quiet
+/// machine.
 const KERNEL: &[(&str, f64)] = &[
     ("prepare_unlink/hot", 33.0),
     ("prepare_unlink/100000_live", 83.0),
@@ -83,8 +84,8 @@ impl Figures {
         Self { criterion, samples, lines: Vec::new() }
     }
 
-    /// Measures `run`, which does its argument times what it does and returns how long that took; each time is `operations`
-    /// operations.
+    /// Measures `run`, which does its argument times what it does and returns how long that took; each time is
+    /// `operations` operations.
     pub(crate) fn time(&mut self, name: &str, operations: u64, mut run: impl FnMut(u64) -> Duration) {
         let seen = RefCell::new(Vec::new());
         self.criterion.bench_function(name, |bencher| {
@@ -97,8 +98,8 @@ impl Figures {
         self.line(name, Unit::Nanos, &seen.into_inner());
     }
 
-    /// Measures rates that `run` returns: one for each of `names`. Criterion is shown the time that an operation takes at the sum of
-    /// them.
+    /// Measures rates that `run` returns: one for each of `names`. Criterion is shown the time that an operation takes
+    /// at the sum of them.
     pub(crate) fn rates<const N: usize>(
         &mut self,
         group: &str,

@@ -58,7 +58,8 @@ impl Items {
         for i in order {
             let item = self.all[*i];
             loop {
-                // SAFETY: (1) items are leaked; (2) their intervals never change; (3) this one is not in the tree, which has one pool.
+                // SAFETY: (1) items are leaked; (2) their intervals never change; (3) this one is not in the tree,
+                // which has one pool.
                 match unsafe { self.tree.insert(&self.pool, item) } {
                     Ok(place) => {
                         // SAFETY: the place is no part of the interval, and nobody else looks at the item.

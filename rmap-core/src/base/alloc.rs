@@ -1,8 +1,8 @@
 //! Memory that can run out without an abort.
 //!
 //! All metadata of a context comes from one [`Heap`]: the Rust global allocator by default, or a pair of functions that
-//! the embedder brings. A `Heap` counts the bytes in use, so that a test (and an embedder) can see that all of it was given back
-//! (G7). Nothing here panics or aborts when memory is short: every call returns [`Error::NoMemory`].
+//! the embedder brings. A `Heap` counts the bytes in use, so that a test (and an embedder) can see that all of it was
+//! given back (G7). Nothing here panics or aborts when memory is short: every call returns [`Error::NoMemory`].
 //!
 //! `Heap` is an [`allocator_api2`] allocator; [`HeapVec`] and [`HeapMap`] are that crate's and hashbrown's containers
 //! over it. Use their `try_reserve`, then push: the infallible methods abort on failure.
@@ -24,9 +24,9 @@ pub type HeapMap<K, V> = hashbrown::HashMap<K, V, hashbrown::DefaultHashBuilder,
 /// Where a [`Heap`] gets its memory: two functions and their context.
 ///
 /// # Safety
-/// `alloc(ctx, size, align)` returns null or memory of that size and alignment that nobody else uses until `free(ctx, ptr,
-/// size, align)`. Both may be called from any thread at once, so `ctx` must be fit for that, and both must stay callable until
-/// the last object of the context is gone.
+/// `alloc(ctx, size, align)` returns null or memory of that size and alignment that nobody else uses until `free(ctx,
+/// ptr, size, align)`. Both may be called from any thread at once, so `ctx` must be fit for that, and both must stay
+/// callable until the last object of the context is gone.
 #[derive(Clone, Copy, Debug)]
 pub struct RawHeap {
     alloc: unsafe fn(*mut (), usize, usize) -> *mut u8,
@@ -191,8 +191,8 @@ impl core::fmt::Debug for Heap {
     }
 }
 
-// SAFETY: (1) memory stays valid until `deallocate`, by `RawHeap`'s contract; (2) clones are handles to the same source;
-// (3) moving a handle moves nothing.
+// SAFETY: (1) memory stays valid until `deallocate`, by `RawHeap`'s contract; (2) clones are handles to the same
+// source; (3) moving a handle moves nothing.
 unsafe impl Allocator for Heap {
     fn allocate(&self, layout: Layout) -> core::result::Result<NonNull<[u8]>, AllocError> {
         if layout.size() == 0 {

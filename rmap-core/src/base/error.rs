@@ -11,7 +11,8 @@ pub enum Error {
     NoMemory,
     /// An argument is malformed: unaligned, empty, overflowing, or a contradiction of flags (EINVAL).
     Invalid,
-    /// Nothing is mapped at the address, or the range has a hole where none may be (ENOMEM in mprotect, EFAULT in mremap).
+    /// Nothing is mapped at the address, or the range has a hole where none may be (ENOMEM in mprotect, EFAULT in
+    /// mremap).
     NotMapped,
     /// The range is occupied and must not be (EEXIST).
     Exists,

@@ -1,7 +1,7 @@
 //! Positioned reading and writing of a file: what swap needs of an operating system.
 //!
-//! A [`FileStore`] has no position of its own, so any number of threads may use it at once. By default it is a temporary file that is
-//! unlinked while it is open: its contents are nobody else's, and are gone with the process.
+//! A [`FileStore`] has no position of its own, so any number of threads may use it at once. By default it is a
+//! temporary file that is unlinked while it is open: its contents are nobody else's, and are gone with the process.
 
 use crate::base::error::{Error, Result};
 use std::fs::{File, OpenOptions};
@@ -22,7 +22,8 @@ fn io(_: std::io::Error) -> Error {
 }
 
 impl FileStore {
-    /// A file of `len` zero bytes without a name, in the directory for temporary files. It takes disk space as it is written.
+    /// A file of `len` zero bytes without a name, in the directory for temporary files. It takes disk space as it is
+    /// written.
     pub fn temporary(len: u64) -> Result<Self> {
         loop {
             // When two threads come at the same time, the later one finds the name taken and tries a later time.
@@ -40,8 +41,8 @@ impl FileStore {
         }
     }
 
-    /// The file at `path`, made if there is none, with a length of `len` bytes from now on. What it held stays, as far as it is
-    /// not cut off.
+    /// The file at `path`, made if there is none, with a length of `len` bytes from now on. What it held stays, as far
+    /// as it is not cut off.
     pub fn open(path: &str, len: u64) -> Result<Self> {
         let file = Self::options().create(true).truncate(false).open(Path::new(path)).map_err(io)?;
         Self::sized(file, len)

@@ -108,8 +108,8 @@ impl<T> Drop for Href<T> {
         }
         fence(Ordering::Acquire);
         let heap = self.counted().heap.clone();
-        // SAFETY: (1) the last reference is going, nobody else can reach the object; (2) its memory came from `heap` in `new`
-        // with this layout.
+        // SAFETY: (1) the last reference is going, nobody else can reach the object; (2) its memory came from `heap` in
+        // `new` with this layout.
         unsafe {
             core::ptr::drop_in_place(self.0.as_ptr());
             heap.free(self.0.cast(), Layout::new::<Counted<T>>());

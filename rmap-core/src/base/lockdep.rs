@@ -1,8 +1,8 @@
 //! Lock order and recursion, checked at run time in debug builds.
 //!
-//! Each thread keeps a stack of the locks that it holds. Before a lock is taken, its rank is compared with those held: locks
-//! are taken in the order of [`rank`](crate::base::sync::rank), outermost first. What is wrong panics at once, on the first
-//! run that takes the locks in the wrong order, not on the unlucky one that deadlocks.
+//! Each thread keeps a stack of the locks that it holds. Before a lock is taken, its rank is compared with those held:
+//! locks are taken in the order of [`rank`](crate::base::sync::rank), outermost first. What is wrong panics at once, on
+//! the first run that takes the locks in the wrong order, not on the unlucky one that deadlocks.
 //!
 //! | acquisition | must be true |
 //! |---|---|
@@ -13,8 +13,8 @@
 //!
 //! A grace-period reader is on the stack too, without a rank, so that waiting for oneself is reported.
 //!
-//! The stack is a thread-local of fixed size without a destructor: it neither allocates nor makes the C library allocate.
-//! In release builds, under loom and without `std` every function here is empty.
+//! The stack is a thread-local of fixed size without a destructor: it neither allocates nor makes the C library
+//! allocate. In release builds, under loom and without `std` every function here is empty.
 
 /// How a lock is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,8 +152,8 @@ mod checked {
         if !audit.is_null() && kind != Kind::Rcu {
             // Locks that an audited allocator takes for `push` are not the audited code's.
             AUDIT.set(core::ptr::null_mut());
-            // SAFETY: (1) not null only while `record` runs on this thread, whose local it points to; (2) `record` does not touch
-            // it meanwhile; (3) nothing `push` calls gets at it: `AUDIT` is null.
+            // SAFETY: (1) not null only while `record` runs on this thread, whose local it points to; (2) `record` does
+            // not touch it meanwhile; (3) nothing `push` calls gets at it: `AUDIT` is null.
             unsafe { (*audit).push(super::audit::Acquisition { rank, address, kind }) };
             AUDIT.set(audit);
         }
@@ -298,8 +298,8 @@ pub mod audit {
         pub kind: Kind,
     }
 
-    /// Runs `f` and returns the locks that this thread took meanwhile, try-locks that succeeded included, in order. An inner
-    /// `record` keeps its acquisitions from the outer one.
+    /// Runs `f` and returns the locks that this thread took meanwhile, try-locks that succeeded included, in order. An
+    /// inner `record` keeps its acquisitions from the outer one.
     pub fn record(f: impl FnOnce()) -> Vec<Acquisition> {
         super::checked::record(f)
     }

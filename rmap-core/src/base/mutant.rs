@@ -1,7 +1,8 @@
 //! Mutants: production functions with one thing wrong, which a model must notice.
 //!
-//! A mutant is a condition in the function itself, `mutant("name")`. It is constantly false but in test builds, where the environment
-//! variable `RMAP_MUTANT` switches one on; so one build serves all of them, and what models run is what production runs.
+//! A mutant is a condition in the function itself, `mutant("name")`. It is constantly false but in test builds, where
+//! the environment variable `RMAP_MUTANT` switches one on; so one build serves all of them, and what models run is what
+//! production runs.
 
 /// Whether the mutant of that name is on.
 #[cfg(not(test))]

@@ -1,16 +1,16 @@
 //! Grace periods: what readers may still see is freed only after they have left.
 //!
-//! A reader brackets its reads with [`Rcu::read_lock`], which is wait-free: one load and one addition. A writer unlinks an
-//! object, so that no new reader finds it, and [retires](Rcu::retire) it; a named function, [`Rcu::reclaim`], frees it once
-//! all readers that might have found it have left. Nothing is freed inside `read_lock` or `retire`, no thread registers,
-//! nothing is allocated, and the only thread-local is the [`stripe`], which has no destructor: an allocator can
-//! link this.
+//! A reader brackets its reads with [`Rcu::read_lock`], which is wait-free: one load and one addition. A writer unlinks
+//! an object, so that no new reader finds it, and [retires](Rcu::retire) it; a named function, [`Rcu::reclaim`], frees
+//! it once all readers that might have found it have left. Nothing is freed inside `read_lock` or `retire`, no thread
+//! registers, nothing is allocated, and the only thread-local is the [`stripe`], which has no destructor: an allocator
+//! can link this.
 //!
 //! # The counters
 //!
-//! Readers inside are counted in `readers[i][s]`: `i` is what the reader read from `index` when it came, `s` its thread's stripe.
-//! The guard remembers both, so a reader leaves the counter that it entered, wherever it is dropped: **each counter by
-//! itself is the number of readers inside that entered through it**, never a part of a sum.
+//! Readers inside are counted in `readers[i][s]`: `i` is what the reader read from `index` when it came, `s` its
+//! thread's stripe. The guard remembers both, so a reader leaves the counter that it entered, wherever it is dropped:
+//! **each counter by itself is the number of readers inside that entered through it**, never a part of a sum.
 //!
 //! # Why a zero test of each counter is enough
 //!
@@ -22,27 +22,30 @@
 //! - It entered *after* the test. The test is a Release, entering an Acquire, and only read-modify-writes lie between, so what
 //!   came before the test happens before what the reader does: it sees the object unlinked.
 //!
-//! So an object unlinked before a zero test of every one of the 2 * [`STRIPES`] counters is out of reach after the last of them.
-//! The tests need not happen at one moment: each speaks for the readers of its counter alone, and every reader has exactly one.
-//! No fence and no sequentially consistent access takes part; what `index` says does not matter either.
+//! So an object unlinked before a zero test of every one of the 2 * [`STRIPES`] counters is out of reach after the last
+//! of them. The tests need not happen at one moment: each speaks for the readers of its counter alone, and every reader
+//! has exactly one. No fence and no sequentially consistent access takes part; what `index` says does not matter
+//! either.
 //!
 //! # Why two phases
 //!
-//! `index` is about progress. With one counter per stripe, readers that overlap could keep it above 0 for ever. So readers are
-//! sent to `readers[index]`, the other half drains (the first phase), then `index` is **flipped** and the half that
-//! readers came through so far drains (the second phase). At most one flip per grace period, none when nobody reads.
+//! `index` is about progress. With one counter per stripe, readers that overlap could keep it above 0 for ever. So
+//! readers are sent to `readers[index]`, the other half drains (the first phase), then `index` is **flipped** and the
+//! half that readers came through so far drains (the second phase). At most one flip per grace period, none when nobody
+//! reads.
 //!
-//! Waiting for the second phase alone is wrong, and it is tempting, because after a flip "everybody before the flip is in the
-//! old half". But a reader can load `index`, pause while a whole grace period flips it and finds the half empty, and then enter the half
-//! that is by now the other one. It is inside, sees whatever is linked at that time, and the next grace period, waiting only for the half
-//! that its own flip made old, does not wait for it. The first phase does. The mutant `rcu_single_flip` leaves it out; the model
-//! `rcu_stale_index` is this story, and fails. (Others fail too, because the untested half gives its readers nothing to acquire; with
-//! an ordered `index` this one alone does.)
+//! Waiting for the second phase alone is wrong, and it is tempting, because after a flip "everybody before the flip is
+//! in the old half". But a reader can load `index`, pause while a whole grace period flips it and finds the half empty,
+//! and then enter the half that is by now the other one. It is inside, sees whatever is linked at that time, and the
+//! next grace period, waiting only for the half that its own flip made old, does not wait for it. The first phase does.
+//! The mutant `rcu_single_flip` leaves it out; the model `rcu_stale_index` is this story, and fails. (Others fail too,
+//! because the untested half gives its readers nothing to acquire; with an ordered `index` this one alone does.)
 //!
 //! # Progress
 //!
-//! `read_lock` and dropping its guard are wait-free, `retire` is lock-free. `reclaim` does not wait: it tests counters that have not yet
-//! been found 0 since the batch was closed, and comes back with what it could free. `synchronize` and `drain` wait for readers.
+//! `read_lock` and dropping its guard are wait-free, `retire` is lock-free. `reclaim` does not wait: it tests counters
+//! that have not yet been found 0 since the batch was closed, and comes back with what it could free. `synchronize` and
+//! `drain` wait for readers.
 
 use super::lockdep;
 use super::mutant::mutant;
@@ -53,16 +56,16 @@ use core::ptr::{self, NonNull};
 
 /// Frees an object, given its head and its `ctx`.
 ///
-/// Called once, on any thread that calls [`Rcu::reclaim`] or [`Rcu::drain`] or drops the domain, with no lock of this library held. It may
-/// retire other objects, except when the domain is being dropped.
+/// Called once, on any thread that calls [`Rcu::reclaim`] or [`Rcu::drain`] or drops the domain, with no lock of this
+/// library held. It may retire other objects, except when the domain is being dropped.
 pub type FreeFn = unsafe fn(NonNull<RetireHead>, *const ());
 
 /// The place in an object that a grace-period domain keeps it by once it is retired: the kernel's `rcu_head`.
 #[repr(C)]
 #[derive(Debug)]
 pub struct RetireHead {
-    /// The next object of the list. Written by whoever retires the object, then read by whoever frees it; in a cell because
-    /// readers may still hold references to the object around it.
+    /// The next object of the list. Written by whoever retires the object, then read by whoever frees it; in a cell
+    /// because readers may still hold references to the object around it.
     next: cell::UnsafeCell<*mut RetireHead>,
     /// Frees the object. Constant while it is shared.
     pub free: FreeFn,
@@ -70,8 +73,8 @@ pub struct RetireHead {
     pub ctx: *const (),
 }
 
-// SAFETY: `next` is used by one thread at a time (see there), `free` is a function, and `ctx` is only passed on: that `free` may be
-// called on any thread is a condition of `Rcu::retire`.
+// SAFETY: `next` is used by one thread at a time (see there), `free` is a function, and `ctx` is only passed on: that
+// `free` may be called on any thread is a condition of `Rcu::retire`.
 unsafe impl Send for RetireHead {}
 // SAFETY: as for Send.
 unsafe impl Sync for RetireHead {}
@@ -101,7 +104,8 @@ struct Grace {
     pending: [u32; 2],
 }
 
-// SAFETY: the objects on `closed` belong to the domain; that they may be freed on any thread is a condition of `Rcu::retire`.
+// SAFETY: the objects on `closed` belong to the domain; that they may be freed on any thread is a condition of
+// `Rcu::retire`.
 unsafe impl Send for Grace {}
 
 /// Every stripe.
@@ -150,13 +154,14 @@ impl Rcu {
         let index = self.index.load(Ordering::Relaxed) & 1;
         let readers = &self.stripes[stripe()].readers[index];
         let entering = if mutant("rcu_relaxed_entry") { Ordering::Relaxed } else { Ordering::Acquire };
-        // Acquire; pairs with the Release of an earlier zero test in `Rcu::test`: what was unlinked before is seen unlinked.
+        // Acquire; pairs with the Release of an earlier zero test in `Rcu::test`: what was unlinked before is seen
+        // unlinked.
         readers.fetch_add(1, entering);
         RcuGuard { rcu: self, readers, not_send: PhantomData }
     }
 
-    /// Hands over an object to be freed when the readers inside have left. Lock-free; frees nothing itself, so somebody must call
-    /// [`reclaim`](Self::reclaim) from time to time.
+    /// Hands over an object to be freed when the readers inside have left. Lock-free; frees nothing itself, so somebody
+    /// must call [`reclaim`](Self::reclaim) from time to time.
     ///
     /// # Safety
     /// 1. The object around `head` is unlinked: readers that enter from now on do not find it.
@@ -166,25 +171,26 @@ impl Rcu {
         let list = &self.stripes[stripe()].retired;
         let mut first = list.load(Ordering::Relaxed);
         loop {
-            // SAFETY: (1) the object is valid until it is freed; (2) its `next` is this thread's until the compare-exchange publishes
-            // it, as it is retired once. Both are conditions of this function.
+            // SAFETY: (1) the object is valid until it is freed; (2) its `next` is this thread's until the
+            // compare-exchange publishes it, as it is retired once. Both are conditions of this function.
             unsafe { head.as_ref().next.with_mut(|next| *next = first) };
-            // Release; pairs with the Acquire in `close`: what this thread did to the object, unlinking it included, comes before the grace
-            // period. Acquire; pairs with the Release in `close`: see `backlog` below.
+            // Release; pairs with the Acquire in `close`: what this thread did to the object, unlinking it included,
+            // comes before the grace period. Acquire; pairs with the Release in `close`: see `backlog` below.
             match list.compare_exchange_weak(first, head.as_ptr(), Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => break,
                 Err(now) => first = now,
             }
         }
         // `close` clears `backlog` and then takes the lists. If it took this one before the object was on it, then the
-        // compare-exchange above acquired its swap, and this load sees `false` or what another `retire` has set since. Relaxed: as said.
+        // compare-exchange above acquired its swap, and this load sees `false` or what another `retire` has set since.
+        // Relaxed: as said.
         if !self.backlog.load(Ordering::Relaxed) {
             self.backlog.swap(true, Ordering::Relaxed);
         }
     }
 
-    /// Frees a batch of retired objects if all readers that might see them have left, and closes the next batch. Does not wait: for
-    /// readers that have not left, somebody has to call it again. Returns how many objects it freed.
+    /// Frees a batch of retired objects if all readers that might see them have left, and closes the next batch. Does
+    /// not wait: for readers that have not left, somebody has to call it again. Returns how many objects it freed.
     ///
     /// Context: no lock of this library held, because objects' free functions are called.
     #[cfg_attr(debug_assertions, track_caller)]
@@ -217,13 +223,14 @@ impl Rcu {
     pub fn synchronize(&self) {
         lockdep::assert_no_reader(self.address(), "synchronize");
         let mut grace = self.grace.lock();
-        // A batch closed before loses the zero tests made for it so far, and gains those made now: it is freed by the next `reclaim`.
+        // A batch closed before loses the zero tests made for it so far, and gains those made now: it is freed by the
+        // next `reclaim`.
         self.begin(&mut grace);
         self.wait(&mut grace);
     }
 
-    /// Waits as [`synchronize`](Self::synchronize) does, and frees everything retired before the call. What the free functions retire
-    /// in turn is left for the next call. Returns how many objects it freed.
+    /// Waits as [`synchronize`](Self::synchronize) does, and frees everything retired before the call. What the free
+    /// functions retire in turn is left for the next call. Returns how many objects it freed.
     ///
     /// Context: as for `synchronize`, and no lock of this library held.
     #[cfg_attr(debug_assertions, track_caller)]
@@ -237,20 +244,20 @@ impl Rcu {
         self.wait(&mut grace);
         let batch = core::mem::replace(&mut grace.closed, ptr::null_mut());
         drop(grace);
-        // SAFETY: both lists were closed before the grace period that `begin` began and `wait` saw the end of, and were taken out by
-        // this thread.
+        // SAFETY: both lists were closed before the grace period that `begin` began and `wait` saw the end of, and were
+        // taken out by this thread.
         unsafe { Self::free(earlier) + Self::free(batch) }
     }
 
     /// Takes what was retired so far as the batch of a new grace period. Returns whether there was any.
     fn close(&self, grace: &mut Grace) -> bool {
         debug_assert!(grace.closed.is_null());
-        // Cleared before the lists are taken; see `retire`. Relaxed: the swaps below publish it. All writes of `backlog` are
-        // read-modify-writes, so that they have one order, under loom too.
+        // Cleared before the lists are taken; see `retire`. Relaxed: the swaps below publish it. All writes of
+        // `backlog` are read-modify-writes, so that they have one order, under loom too.
         self.backlog.swap(false, Ordering::Relaxed);
         for stripe in &self.stripes {
-            // Acquire; pairs with the Release in `retire`: the objects are unlinked before the period begins. Release; pairs with the
-            // Acquire in `retire`: whoever retires after this sees `backlog` cleared.
+            // Acquire; pairs with the Release in `retire`: the objects are unlinked before the period begins. Release;
+            // pairs with the Acquire in `retire`: whoever retires after this sees `backlog` cleared.
             let list = stripe.retired.swap(ptr::null_mut(), Ordering::AcqRel);
             grace.closed = Self::join(list, grace.closed);
         }
@@ -271,8 +278,8 @@ impl Rcu {
             return list;
         }
         let mut last = first;
-        // SAFETY: (1) the objects of a list taken are valid, they belong to the domain until freed; (2) the list is this thread's, the
-        // swap in `close` took it.
+        // SAFETY: (1) the objects of a list taken are valid, they belong to the domain until freed; (2) the list is
+        // this thread's, the swap in `close` took it.
         while let Some(next) = NonNull::new(unsafe { last.as_ref().next.with(|next| *next) }) {
             last = next;
         }
@@ -303,8 +310,8 @@ impl Rcu {
             return grace.pending[idle] == 0;
         }
         if grace.pending[idle] == 0 {
-            // The first phase is over: send new readers to the half that is drained, so that the other one drains too. Relaxed: a
-            // reader that still sees the old value is waited for, or sees the unlinking, like any other.
+            // The first phase is over: send new readers to the half that is drained, so that the other one drains too.
+            // Relaxed: a reader that still sees the old value is waited for, or sees the unlinking, like any other.
             self.index.store(idle, Ordering::Relaxed);
         }
         false
@@ -317,9 +324,9 @@ impl Rcu {
                 continue;
             }
             let readers = &stripe.readers[index];
-            // Acquire; pairs with the Release in the guard's drop: readers that have left, have finished reading. Release; pairs with the
-            // Acquire in `read_lock`: readers that enter later see what was unlinked before. A plain load would give no later reader
-            // anything to acquire; the mutant shows it.
+            // Acquire; pairs with the Release in the guard's drop: readers that have left, have finished reading.
+            // Release; pairs with the Acquire in `read_lock`: readers that enter later see what was unlinked before. A
+            // plain load would give no later reader anything to acquire; the mutant shows it.
             let inside = if mutant("rcu_load_test") {
                 readers.load(Ordering::Acquire)
             } else {
@@ -347,8 +354,8 @@ impl Rcu {
         let mut freed = 0;
         let mut rest = list;
         while let Some(head) = NonNull::new(rest) {
-            // SAFETY: (1) the object is valid until `free` is called, and readers have left: both are this function's contract, with
-            // the conditions of `retire`; (2) `next` is read before the object goes.
+            // SAFETY: (1) the object is valid until `free` is called, and readers have left: both are this function's
+            // contract, with the conditions of `retire`; (2) `next` is read before the object goes.
             unsafe {
                 let RetireHead { next, free, ctx } = head.as_ref();
                 rest = next.with(|next| *next);
@@ -374,9 +381,9 @@ impl Default for Rcu {
 }
 
 impl Drop for Rcu {
-    /// Frees what is retired. Guards borrow the domain, so nobody is inside; a guard that was forgotten instead of dropped still is,
-    /// and is waited for, for ever. Free functions that retire again come too late here: an owner whose objects do that calls
-    /// [`drain`](Rcu::drain) until [`is_empty`](Rcu::is_empty) first.
+    /// Frees what is retired. Guards borrow the domain, so nobody is inside; a guard that was forgotten instead of
+    /// dropped still is, and is waited for, for ever. Free functions that retire again come too late here: an owner
+    /// whose objects do that calls [`drain`](Rcu::drain) until [`is_empty`](Rcu::is_empty) first.
     fn drop(&mut self) {
         self.drain();
         debug_assert!(self.is_empty(), "retired by a free function while the domain is dropped");
@@ -412,7 +419,8 @@ impl Drop for RcuGuard<'_> {
     #[cfg_attr(debug_assertions, track_caller)]
     fn drop(&mut self) {
         lockdep::reader_leaves(self.rcu.address());
-        // Release; pairs with the Acquire of a later zero test in `Rcu::test`: what this reader read, it has read by then.
+        // Release; pairs with the Acquire of a later zero test in `Rcu::test`: what this reader read, it has read by
+        // then.
         self.readers.fetch_sub(1, Ordering::Release);
     }
 }
@@ -451,8 +459,8 @@ mod tests {
 
     /// Marks the object, and gives its memory back.
     unsafe fn poison(head: NonNull<RetireHead>, ctx: *const ()) {
-        // SAFETY: (1) `head` is the first field of an object of `Object::new`, called once for it; (2) `ctx` is a counter that
-        // outlives the domain.
+        // SAFETY: (1) `head` is the first field of an object of `Object::new`, called once for it; (2) `ctx` is a
+        // counter that outlives the domain.
         let (object, freed) = unsafe { (Box::from_raw(head.cast::<Object>().as_ptr()), &*ctx.cast::<Count>()) };
         assert_ne!(object.value.swap(POISON, SeqCst), POISON, "freed twice");
         freed.fetch_add(1, SeqCst);
@@ -548,7 +556,8 @@ mod tests {
         assert!(rcu.is_empty());
     }
 
-    /// Two writers replace published objects, two readers look at them; a freed one would show its poison, or trip a sanitizer.
+    /// Two writers replace published objects, two readers look at them; a freed one would show its poison, or trip a
+    /// sanitizer.
     #[test]
     fn stress() {
         const SLOTS: usize = 4;

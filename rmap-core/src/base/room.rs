@@ -51,7 +51,8 @@ impl<K: Eq + Hash, V> Roomy for HeapMap<K, V> {
     }
 }
 
-/// Locks a collection that has room for one more item. The heap is called without the lock only; on failure nothing has changed.
+/// Locks a collection that has room for one more item. The heap is called without the lock only; on failure nothing has
+/// changed.
 pub fn lock_with_room<'a, C: Roomy, const RANK: u8>(
     lock: &'a Mutex<C, RANK>,
     heap: &Heap,

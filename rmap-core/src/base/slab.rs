@@ -1,13 +1,13 @@
 //! Type-stable objects, handed out and taken back without a lock.
 //!
-//! A [`Slab`] constructs an object once, in memory that it keeps until it is dropped itself: an object that was taken back
-//! is still a valid `T` and is handed out again at once. So a racing reader that holds a stale reference reads a live
-//! object of the right type (perhaps somebody else's by now) and must check that it is still the one it meant: the
+//! A [`Slab`] constructs an object once, in memory that it keeps until it is dropped itself: an object that was taken
+//! back is still a valid `T` and is handed out again at once. So a racing reader that holds a stale reference reads a
+//! live object of the right type (perhaps somebody else's by now) and must check that it is still the one it meant: the
 //! kernel's `SLAB_TYPESAFE_BY_RCU`, without the grace period.
 //!
-//! Free objects form one stack per stripe of threads, a Treiber stack whose head carries a tag against ABA. Chunks of memory
-//! double in size, so that an index finds its object with one look at a directory of 26 pointers; slots of a chunk are
-//! constructed when they are first handed out.
+//! Free objects form one stack per stripe of threads, a Treiber stack whose head carries a tag against ABA. Chunks of
+//! memory double in size, so that an index finds its object with one look at a directory of 26 pointers; slots of a
+//! chunk are constructed when they are first handed out.
 //!
 //! | head word | meaning | who changes it |
 //! |---|---|---|
@@ -15,8 +15,8 @@
 //! | low 32 bits n > 0 | object n - 1 is on top | push and pop, by compare-exchange |
 //! | high 32 bits | pushes so far, modulo 2^32 | push |
 //!
-//! The tag need not count pops: an object that a late pop found on top and that is on top again was pushed meanwhile. So the tags count what
-//! was given back, and a take is all that has to be counted beside them.
+//! The tag need not count pops: an object that a late pop found on top and that is on top again was pushed meanwhile.
+//! So the tags count what was given back, and a take is all that has to be counted beside them.
 
 use crate::base::alloc::Heap;
 use crate::base::error::{Error, Result};
@@ -159,8 +159,8 @@ impl<T: SlabItem> Slab<T> {
 
     /// Objects handed out and not returned; of the past when other threads take and give.
     pub fn live(&self) -> u64 {
-        // Acquire; pairs with the Release in `give`: whoever gives has seen the take, so each object that is counted as given back here
-        // is counted as taken below, and the difference is never below zero.
+        // Acquire; pairs with the Release in `give`: whoever gives has seen the take, so each object that is counted as
+        // given back here is counted as taken below, and the difference is never below zero.
         let given = self
             .stacks
             .iter()
@@ -199,7 +199,8 @@ impl<T: SlabItem> Slab<T> {
         // chunk's pointer was stored.
         let base = self.chunks[chunk].load(Ordering::Relaxed);
         debug_assert!(!base.is_null());
-        // SAFETY: the chunk has `FIRST << chunk` slots and `place` stays below that; a chunk of a known index is not null.
+        // SAFETY: the chunk has `FIRST << chunk` slots and `place` stays below that; a chunk of a known index is not
+        // null.
         unsafe { NonNull::new_unchecked(base.add(slot)) }
     }
 

@@ -1,8 +1,8 @@
 //! A group: the members of an interval set whose intervals are equal, in the order of their insertion.
 //!
-//! After a fork without exec most intervals of a family are equal, so this is the structure that large walks spend their time
-//! in. A group is a list of chunks that are never copied: a member stays in the slot where it was put, so its owner can keep
-//! the [`Place`] and removal needs neither a search nor a neighbour.
+//! After a fork without exec most intervals of a family are equal, so this is the structure that large walks spend
+//! their time in. A group is a list of chunks that are never copied: a member stays in the slot where it was put, so
+//! its owner can keep the [`Place`] and removal needs neither a search nor a neighbour.
 //!
 //! ```text
 //!  word in the set --> head chunk               chunk                      tail chunk
@@ -197,8 +197,8 @@ impl Group {
     /// The group whose head is `block`.
     ///
     /// # Safety
-    /// `block` is the [`head`](Self::head) of a group that is not gone, and the caller holds the set's lock as long as it
-    /// uses the result: exclusively for what changes the group.
+    /// `block` is the [`head`](Self::head) of a group that is not gone, and the caller holds the set's lock as long as
+    /// it uses the result: exclusively for what changes the group.
     #[inline]
     pub(super) unsafe fn at(block: Block) -> Self {
         Self(Chunk(block))
@@ -258,8 +258,8 @@ impl Group {
     /// Removes `item` from `place`.
     ///
     /// # Safety
-    /// The group of `place` came from this pool, the set's lock is held exclusively, and `place` is `item`'s: the one that
-    /// `found`, `append` or `founder` returned.
+    /// The group of `place` came from this pool, the set's lock is held exclusively, and `place` is `item`'s: the one
+    /// that `found`, `append` or `founder` returned.
     #[inline]
     pub(super) unsafe fn remove(pool: &NodePool, place: Place, item: NonNull<()>) -> Left {
         let Some(block) = place.chunk() else { return Left::Members };

@@ -1,7 +1,8 @@
 //! A set of intervals of page offsets: who maps offset x, in order?
 //!
 //! The kernel keeps one such tree in each file (`i_mmap`) and each `anon_vma`; most of them hold one VMA, many hold the
-//! equal VMAs of a fork family, few hold intervals that differ. So the set takes one of five shapes, and is one word in each:
+//! equal VMAs of a fork family, few hold intervals that differ. So the set takes one of five shapes, and is one word in
+//! each:
 //!
 //! ```text
 //!  empty            0
@@ -17,25 +18,27 @@
 //!       cell:        an item, or a group of items whose intervals are equal
 //! ```
 //!
-//! It is a B+tree over the *distinct* intervals; equal ones share a cell, a [`group`](crate::ds::group) that keeps the order of
-//! insertion and forgets a member without a search. A look-up prunes with the largest last offset below each child.
+//! It is a B+tree over the *distinct* intervals; equal ones share a cell, a [`group`](crate::ds::group) that keeps the
+//! order of insertion and forgets a member without a search. A look-up prunes with the largest last offset below each
+//! child.
 //!
 //! # Order
 //!
-//! A walk visits smaller `first` before larger, and equal intervals in the order of their insertion: a parent's VMA before
-//! its child's, the source of a move before its target. Callers rely on that and no more. (Intervals that begin together and
-//! end apart are visited in the order of their `last`.)
+//! A walk visits smaller `first` before larger, and equal intervals in the order of their insertion: a parent's VMA
+//! before its child's, the source of a move before its target. Callers rely on that and no more. (Intervals that begin
+//! together and end apart are visited in the order of their `last`.)
 //!
 //! # Locking and memory
 //!
-//! The set has no lock: its owner's reader-writer lock is held shared for what takes `&self`, exclusively for what takes `&mut
-//! self`. Neither insertion nor removal calls an allocator. An insertion that finds the [`NodePool`] empty changes nothing and
-//! returns [`NeedNodes`]; removal never needs memory.
+//! The set has no lock: its owner's reader-writer lock is held shared for what takes `&self`, exclusively for what
+//! takes `&mut self`. Neither insertion nor removal calls an allocator. An insertion that finds the [`NodePool`] empty
+//! changes nothing and returns [`NeedNodes`]; removal never needs memory.
 //!
 //! # Depth
 //!
-//! An inner node other than the root has at least 8 children, so twelve levels of them lead to more leaves than the pool can
-//! hold. A leaf may be nearly empty only where its neighbours are too full, or too far away, to take its cells.
+//! An inner node other than the root has at least 8 children, so twelve levels of them lead to more leaves than the
+//! pool can hold. A leaf may be nearly empty only where its neighbours are too full, or too far away, to take its
+//! cells.
 
 mod inner;
 mod insert;
@@ -147,8 +150,8 @@ impl<T: Indexed> IntervalTree<T> {
         }
     }
 
-    /// Inserts `item`, whose interval equals that of `prev`, to be visited after it (and after all that are there already). When
-    /// `prev` has a place this takes no search.
+    /// Inserts `item`, whose interval equals that of `prev`, to be visited after it (and after all that are there
+    /// already). When `prev` has a place this takes no search.
     ///
     /// # Safety
     /// As for [`insert`](Self::insert), and `prev` is in the set, at `prev_place`.
@@ -176,8 +179,8 @@ impl<T: Indexed> IntervalTree<T> {
     /// Removes `item`. Never fails, never allocates.
     ///
     /// # Panics
-    /// If the item's interval has changed since its insertion: always where the set looks for it, and in debug builds also
-    /// where it would not have to.
+    /// If the item's interval has changed since its insertion: always where the set looks for it, and in debug builds
+    /// also where it would not have to.
     ///
     /// # Safety
     /// `item` is in the set, at `place`, which the insertion returned; `pool` is the set's.
@@ -192,7 +195,8 @@ impl<T: Indexed> IntervalTree<T> {
         unsafe { remove::item::<T>(pool, &mut self.root, item, place) }
     }
 
-    /// Calls `visit` with each item whose interval meets `first ..= last`, in the set's [order](self#order), until it breaks.
+    /// Calls `visit` with each item whose interval meets `first ..= last`, in the set's [order](self#order), until it
+    /// breaks.
     #[inline]
     pub fn for_each(&self, first: u64, last: u64, mut visit: impl FnMut(&T) -> ControlFlow<()>) -> ControlFlow<()> {
         // SAFETY: the root is the set's; `&self` is the lock, at least shared.

@@ -8,8 +8,8 @@
 //! | [`list`] | a list whose links lie in its items |
 //! | [`region_index`] | the regions of an address space, by address |
 //!
-//! Nothing here locks or allocates while the set changes: the owner's lock guards a structure, and memory is fetched before that
-//! lock is taken.
+//! Nothing here locks or allocates while the set changes: the owner's lock guards a structure, and memory is fetched
+//! before that lock is taken.
 
 pub mod group;
 pub mod interval_tree;

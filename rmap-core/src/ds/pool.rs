@@ -1,7 +1,7 @@
 //! Blocks of memory for the interval sets of a context.
 //!
-//! A block has one of five sizes and is whatever its user writes into it; all sets of a context share one [`NodePool`], in
-//! type-stable slabs. Taking a block never allocates: who finds the pool empty backs out, drops its locks, calls
+//! A block has one of five sizes and is whatever its user writes into it; all sets of a context share one [`NodePool`],
+//! in type-stable slabs. Taking a block never allocates: who finds the pool empty backs out, drops its locks, calls
 //! [`refill`](NodePool::refill) and tries again. So no allocator of the embedder's runs under a lock of librmap (G8).
 //!
 //! ```text
@@ -11,7 +11,8 @@
 //!          ^ Block       ^ Block::body(): plain memory of whoever took it, zeroed when first constructed
 //! ```
 //!
-//! The slab's link stays the slab's: a thread that pops a block late may still read it. No reference made here covers it.
+//! The slab's link stays the slab's: a thread that pops a block late may still read it. No reference made here covers
+//! it.
 
 use crate::base::alloc::Heap;
 use crate::base::error::Result;
@@ -105,12 +106,14 @@ pub struct NodePool {
     b1024: Slab<Memory<127>>,
 }
 
-/// An insertion needs a block and the pool has none. Nothing has changed: drop the lock, call [`NodePool::refill`], retry.
+/// An insertion needs a block and the pool has none. Nothing has changed: drop the lock, call [`NodePool::refill`],
+/// retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NeedNodes;
 
 impl NodePool {
-    /// Blocks of 1,024 bytes that one insertion may take: one for each level of a tree, one for a new root, one for a leaf.
+    /// Blocks of 1,024 bytes that one insertion may take: one for each level of a tree, one for a new root, one for a
+    /// leaf.
     pub(super) const LARGEST_PER_INSERT: u64 = 14;
 
     /// An empty pool over `heap`; it takes its first memory when it is first refilled.
@@ -127,8 +130,8 @@ impl NodePool {
     /// Makes sure that any `insertions` can succeed, as long as nobody else takes the blocks first. May call the
     /// embedder's allocator: hold no lock.
     ///
-    /// Whoever inserts into several sets at once backs out of all of them, and so gives back what the first took: it asks for twice
-    /// as many each time it comes back, or would come back for ever.
+    /// Whoever inserts into several sets at once backs out of all of them, and so gives back what the first took: it
+    /// asks for twice as many each time it comes back, or would come back for ever.
     pub fn refill(&self, insertions: u64) -> Result<()> {
         self.b64.reserve(insertions)?;
         self.b128.reserve(insertions)?;

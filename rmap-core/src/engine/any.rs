@@ -106,13 +106,13 @@ macro_rules! engines {
 }
 
 engines! {
-    /// [`anon_vma`](super::anon_vma).
+    /// The one of Linux 2.6.34 to today.
     AnonVma = "anon_vma": AnonVmaEngine, anon_vma: anon_vma::VmaAnon<S>;
-    /// [`objrmap`](super::objrmap).
+    /// The one of Linux 2.6.7 to 2.6.33.
     Objrmap = "objrmap": ObjrmapEngine, objrmap: objrmap::VmaAnon<S>;
-    /// [`pte_chain`](super::pte_chain).
+    /// The one of Linux 2.5.
     PteChain = "pte_chain": PteChain, pte_chain: pte_chain::VmaPrepared;
-    /// [`full_scan`](super::full_scan).
+    /// The one of Linux before 2.5.
     FullScan = "full_scan": FullScanEngine, full_scan: full_scan::VmaScan<S>;
 }
 

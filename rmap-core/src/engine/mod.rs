@@ -1,8 +1,8 @@
 //! The boundary: every reverse-mapping design lives behind [`Engine`].
 //!
-//! What differs between designs is how the *candidates* of a page are found: the pairs (VMA, address) at which it may be mapped. The
-//! layer above checks each candidate against the page tables and so turns candidates into *mappings*. An engine may yield a candidate
-//! that is no mapping; it must never leave out one that is (guarantee G1).
+//! What differs between designs is how the *candidates* of a page are found: the pairs (VMA, address) at which it may
+//! be mapped. The layer above checks each candidate against the page tables and so turns candidates into *mappings*. An
+//! engine may yield a candidate that is no mapping; it must never leave out one that is (guarantee G1).
 //!
 //! | engine | idea | Linux |
 //! |---|---|---|
@@ -17,7 +17,8 @@
 //! a VMA) and [`Engine`] (its verbs; [`Engine::draw`] shows it in pictures), and a [`System`] that names it. No engine
 //! calls another, and none scans all address spaces as a fallback ([`full_scan`] alone does, and nothing else).
 //!
-//! Who calls which verb under which locks is said at each verb; "VMA lock" there is the mmap_lock of the VMA's address space.
+//! Who calls which verb under which locks is said at each verb; "VMA lock" there is the mmap_lock of the VMA's address
+//! space.
 
 pub mod anon_vma;
 pub mod any;
@@ -71,7 +72,8 @@ impl<T> Holds<T> for T {
 
 /// A change of one VMA's bounds, and of what stands beside it, that walkers see as one step.
 pub struct Relayout<'a, S: System> {
-    /// The VMA that stays, with its new bounds. Its page offsets change at the ends only: an address that it keeps keeps its offset.
+    /// The VMA that stays, with its new bounds. Its page offsets change at the ends only: an address that it keeps
+    /// keeps its offset.
     pub vma: (&'a Vma<S>, VmaBounds),
     /// A VMA that appears beside it: the upper part of a split. Its bounds are set, its engine data empty.
     pub insert: Option<&'a Vma<S>>,
@@ -202,35 +204,39 @@ pub trait Engine<S: System>: EngineData {
 
     // VMAs.
 
-    /// Makes sure that anonymous pages may be mapped in `vma` (`anon_vma_prepare`). VMA lock held, shared suffices. May allocate.
+    /// Makes sure that anonymous pages may be mapped in `vma` (`anon_vma_prepare`). VMA lock held, shared suffices. May
+    /// allocate.
     fn prepare(&self, vma: &Vma<S>) -> Result<()>;
     /// Whether [`prepare`](Self::prepare) was done, or inherited.
     fn is_prepared(&self, vma: &Vma<S>) -> bool;
-    /// `child` is the copy of `parent` in a forked address space and has no engine data yet (`anon_vma_fork`). Both VMA locks held
-    /// exclusively. On return walks visit `child` after `parent`.
+    /// `child` is the copy of `parent` in a forked address space and has no engine data yet (`anon_vma_fork`). Both VMA
+    /// locks held exclusively. On return walks visit `child` after `parent`.
     fn fork(&self, child: &Vma<S>, parent: &Vma<S>) -> Result<()>;
-    /// `copy` will take over pages of `source`, both in one address space, and has no engine data yet (`anon_vma_clone`, as in mremap).
-    /// VMA lock held exclusively. On return walks visit `copy`, after `source` if their intervals are equal.
+    /// `copy` will take over pages of `source`, both in one address space, and has no engine data yet
+    /// (`anon_vma_clone`, as in mremap). VMA lock held exclusively. On return walks visit `copy`, after `source` if
+    /// their intervals are equal.
     fn copy(&self, copy: &Vma<S>, source: &Vma<S>) -> Result<()>;
     /// Whether two adjacent VMAs may become one, as far as the engine is concerned. VMA lock held.
     fn may_merge(&self, a: &Vma<S>, b: &Vma<S>) -> bool;
-    /// Gets the memory that `change` will need. VMA lock held exclusively, and no anchor's lock. Dropped unused, nothing has changed.
+    /// Gets the memory that `change` will need. VMA lock held exclusively, and no anchor's lock. Dropped unused,
+    /// nothing has changed.
     fn plan_relayout<'a>(&self, change: &Relayout<'a, S>) -> Result<Self::Plan<'a>>;
-    /// Does the planned change as one step for all walks, calling `apply` once in the middle of it to set the new bounds. VMA lock and, for VMAs of
-    /// a file, `i_mmap_rwsem` held exclusively. Allocates nothing: when the pool of nodes is too empty nothing has changed, and the caller drops its
-    /// locks, refills the pool, and tries again.
+    /// Does the planned change as one step for all walks, calling `apply` once in the middle of it to set the new
+    /// bounds. VMA lock and, for VMAs of a file, `i_mmap_rwsem` held exclusively. Allocates nothing: when the pool of
+    /// nodes is too empty nothing has changed, and the caller drops its locks, refills the pool, and tries again.
     fn commit_relayout(&self, plan: &mut Self::Plan<'_>, apply: &mut dyn FnMut()) -> Result<(), NeedNodes>;
     /// Lets go of `vma` (`unlink_anon_vmas`). No page is mapped in it. VMA lock held exclusively.
     fn unlink(&self, vma: &Vma<S>);
-    /// Keeps walks that come by an anchor away from `vma` while its page-table entries are moved in an order that walks could miss. VMA lock and, for VMAs
-    /// of a file, `i_mmap_rwsem` held exclusively ([`Rmap::lock_for_move`](crate::rmap::Rmap::lock_for_move) takes both).
+    /// Keeps walks that come by an anchor away from `vma` while its page-table entries are moved in an order that walks
+    /// could miss. VMA lock and, for VMAs of a file, `i_mmap_rwsem` held exclusively
+    /// ([`Rmap::lock_for_move`](crate::rmap::Rmap::lock_for_move) takes both).
     fn lock_for_move<'a>(&'a self, vma: &'a Vma<S>) -> Option<Self::MoveLock<'a>>;
-    /// Unlocks what [`lock_for_move`](Self::lock_for_move) of the same VMA locked, if it returned a lock, for callers that cannot keep it: across
-    /// a C boundary.
+    /// Unlocks what [`lock_for_move`](Self::lock_for_move) of the same VMA locked, if it returned a lock, for callers
+    /// that cannot keep it: across a C boundary.
     ///
     /// # Safety
-    /// This thread locked, forgot the lock without dropping it, has held the VMA lock exclusively since without changing the VMA's ties, and unlocks
-    /// once for it.
+    /// This thread locked, forgot the lock without dropping it, has held the VMA lock exclusively since without
+    /// changing the VMA's ties, and unlocks once for it.
     unsafe fn unlock_move(&self, vma: &Vma<S>);
 
     // Pages. PTE lock held.
@@ -247,11 +253,11 @@ pub trait Engine<S: System>: EngineData {
     fn unreserve(&self, n: usize) {
         let _ = n;
     }
-    /// The first mapping of an anonymous page: sets its index and mapping word. `exclusive`: no other process can have it; else it
-    /// belongs to the oldest anchor that `vma` knows (T1). The page is locked, or nobody else can reach it.
+    /// The first mapping of an anonymous page: sets its index and mapping word. `exclusive`: no other process can have
+    /// it; else it belongs to the oldest anchor that `vma` knows (T1). The page is locked, or nobody else can reach it.
     fn anchor_page(&self, page: &Page, vma: &Vma<S>, addr: VirtAddr, exclusive: bool);
-    /// Copy-on-write reuse found that `vma` is the last to map an anonymous page: it belongs to it alone from now on (T14). Page lock
-    /// held.
+    /// Copy-on-write reuse found that `vma` is the last to map an anonymous page: it belongs to it alone from now on
+    /// (T14). Page lock held.
     fn reanchor(&self, page: &Page, vma: &Vma<S>, addr: VirtAddr);
     /// A mapping of `page` at `addr` in `vma` was made; its first or a further one.
     #[inline]
@@ -290,7 +296,8 @@ pub trait Engine<S: System>: EngineData {
     fn finds_entries(&self) -> bool {
         false
     }
-    /// Page to anchor, read-locked. The caller holds a reference to the page, or knows by other means that its descriptor stays.
+    /// Page to anchor, read-locked. The caller holds a reference to the page, or knows by other means that its
+    /// descriptor stays.
     fn lock_anchor(&self, page: &Page, wait: Wait) -> Lookup<Self::Anchor<'_>>;
     /// Visits the candidates for the page offsets `[first, last]` under a locked anchor: a VMA and the address at which
     /// the page may be mapped in it (for a range of pages: the first of them that lies in the VMA). Parents before

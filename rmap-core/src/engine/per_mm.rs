@@ -1,7 +1,7 @@
 //! A second engine, for tests: naive, small, and unlike [`anon_vma`](super::anon_vma), to keep the boundary honest.
 //!
-//! State per address space, none per VMA. Address spaces that were forked from one another are a *family*, and an anonymous page's word points to
-//! it. A walk looks through every member for VMAs that contain the page's index.
+//! State per address space, none per VMA. Address spaces that were forked from one another are a *family*, and an
+//! anonymous page's word points to it. A walk looks through every member for VMAs that contain the page's index.
 //!
 //! ```text
 //!   page ──mapping word──▶ family ──members, parent before child──▶ mm: prepared VMAs, in order of preparation
@@ -9,20 +9,22 @@
 //!                             └──────────── mm.family ───────────── mm
 //! ```
 //!
-//! **Index.** The page offset as the VMA counts it. A page that mremap moves keeps it, for the copy of the VMA begins with the source's; so it is
-//! found by page offset wherever it lies, at an address that has nothing to do with its index.
+//! **Index.** The page offset as the VMA counts it. A page that mremap moves keeps it, for the copy of the VMA begins
+//! with the source's; so it is found by page offset wherever it lies, at an address that has nothing to do with its
+//! index.
 //!
-//! **Complete (G1).** A walk holds the family's rwsem shared. Membership, the lists of VMAs, and the bounds of listed VMAs change under the
-//! same lock held exclusively, so a walk sees one state of all of them, which contains every VMA that maps the page: an address space is a member
-//! before a page is mapped in it, a VMA is listed before that, and each leaves the list after its last page is unmapped.
-//! A child that forks during the walk waits for the walk's end, to become a member or to list its next VMA: its entries are copied after that. It
-//! stands behind its parent, and VMAs of one address space stand in order of preparation, copies behind their sources.
+//! **Complete (G1).** A walk holds the family's rwsem shared. Membership, the lists of VMAs, and the bounds of listed
+//! VMAs change under the same lock held exclusively, so a walk sees one state of all of them, which contains every VMA
+//! that maps the page: an address space is a member before a page is mapped in it, a VMA is listed before that, and
+//! each leaves the list after its last page is unmapped. A child that forks during the walk waits for the walk's end,
+//! to become a member or to list its next VMA: its entries are copied after that. It stands behind its parent, and VMAs
+//! of one address space stand in order of preparation, copies behind their sources.
 //!
-//! **Life.** A family is founded when the first VMA of an address space without one is prepared, is joined by fork, and left by
-//! [`mm_gone`](Engine::mm_gone), the founder like everybody else. Whoever leaves last gives it back. Its slot is type-stable, the lock never
-//! re-initialised: a look-up may lock a dead family, or another in its slot, and then finds the page unmapped or its word changed. Sufficient, because an
-//! address space leaves under the lock, after its pages were unmapped: whoever has the lock and sees the page mapped with this word has a
-//! family with a member.
+//! **Life.** A family is founded when the first VMA of an address space without one is prepared, is joined by fork, and
+//! left by [`mm_gone`](Engine::mm_gone), the founder like everybody else. Whoever leaves last gives it back. Its slot
+//! is type-stable, the lock never re-initialised: a look-up may lock a dead family, or another in its slot, and then
+//! finds the page unmapped or its word changed. Sufficient, because an address space leaves under the lock, after its
+//! pages were unmapped: whoever has the lock and sees the page mapped with this word has a family with a member.
 
 use super::{Engine, Footprint, Lookup, Relayout, Wait, lock_word};
 use crate::base::alloc::{Heap, HeapVec};
@@ -113,8 +115,8 @@ impl<S: System> Family<S> {
 
 /// The engine's data in an address space.
 pub(crate) struct Member<S: System> {
-    /// Null until a VMA is prepared, or the address space forked from one that has a family; then constant until `mm_gone`. Release; pairs with the Acquire
-    /// in `family`.
+    /// Null until a VMA is prepared, or the address space forked from one that has a family; then constant until
+    /// `mm_gone`. Release; pairs with the Acquire in `family`.
     family: AtomicPtr<Family<S>>,
     /// Innermost of all, so that `is_prepared` may be asked under a PTE lock.
     guard: SpinLock<{ rank::LEAF }>,

@@ -1,8 +1,9 @@
 //! A program's loads and stores, and pins.
 //!
-//! Bytes are copied under the PTE lock of their page: whoever takes a mapping away (unmap, copy-on-write, migration, write-protection) holds that
-//! lock, so a store either comes before, and what takes over has it, or faults. mmap_lock is held shared meanwhile, because an entry does not say whether its
-//! VMA can be read at all (`PROT_NONE` leaves entries present).
+//! Bytes are copied under the PTE lock of their page: whoever takes a mapping away (unmap, copy-on-write, migration,
+//! write-protection) holds that lock, so a store either comes before, and what takes over has it, or faults. mmap_lock
+//! is held shared meanwhile, because an entry does not say whether its VMA can be read at all (`PROT_NONE` leaves
+//! entries present).
 
 use super::Machine;
 use super::counters;
@@ -15,7 +16,8 @@ use crate::mm::address_space::MmLocked;
 use crate::page::flags::PageFlags;
 use crate::page::pte::{LockedTable, PageTable, Pte, PteFlags};
 
-/// A page that stays where it is, and is what the program sees at its address, until it is unpinned. See [`Machine::pin`].
+/// A page that stays where it is, and is what the program sees at its address, until it is unpinned. See
+/// [`Machine::pin`].
 #[must_use = "a page stays pinned until it is given to `unpin`"]
 #[derive(Debug)]
 pub struct PinnedPage {
@@ -56,8 +58,8 @@ fn pieces(addr: VirtAddr, len: usize) -> Result<impl Iterator<Item = (VirtAddr, 
 }
 
 impl<S: SoftSystem> Machine<S> {
-    /// The program loads `out.len()` bytes at `addr`, faulting as needed. On failure the bytes before the page that failed are in `out`. Errors
-    /// as for [`fault`](Self::fault).
+    /// The program loads `out.len()` bytes at `addr`, faulting as needed. On failure the bytes before the page that
+    /// failed are in `out`. Errors as for [`fault`](Self::fault).
     pub fn read(&self, mm: &Mm<S>, addr: VirtAddr, out: &mut [u8]) -> Result<()> {
         for (at, range) in pieces(addr, out.len())? {
             self.with_entry(mm, at, Access::Read, |pfn| {
@@ -67,8 +69,8 @@ impl<S: SoftSystem> Machine<S> {
         Ok(())
     }
 
-    /// The program stores `data` at `addr`, faulting as needed. On failure the bytes before the page that failed are stored. Errors as for
-    /// [`fault`](Self::fault).
+    /// The program stores `data` at `addr`, faulting as needed. On failure the bytes before the page that failed are
+    /// stored. Errors as for [`fault`](Self::fault).
     pub fn write(&self, mm: &Mm<S>, addr: VirtAddr, data: &[u8]) -> Result<()> {
         for (at, range) in pieces(addr, data.len())? {
             self.with_entry(mm, at, Access::Write, |pfn| {
@@ -78,7 +80,8 @@ impl<S: SoftSystem> Machine<S> {
         Ok(())
     }
 
-    /// Calls `copy` with the frame at `addr`, under its PTE lock, once the access is allowed; marks the entry as hardware does.
+    /// Calls `copy` with the frame at `addr`, under its PTE lock, once the access is allowed; marks the entry as
+    /// hardware does.
     fn with_entry(&self, mm: &Mm<S>, addr: VirtAddr, access: Access, mut copy: impl FnMut(Pfn)) -> Result<()> {
         let page_addr = addr.page_down();
         loop {
@@ -93,8 +96,8 @@ impl<S: SoftSystem> Machine<S> {
         }
     }
 
-    /// Calls `act` with the frame that the entry of `addr` allows to access so, under the PTE lock, and marks the entry if it says so. `None`: a fault
-    /// has to come first.
+    /// Calls `act` with the frame that the entry of `addr` allows to access so, under the PTE lock, and marks the entry
+    /// if it says so. `None`: a fault has to come first.
     fn try_entry(
         &self,
         mm: &Mm<S>,
@@ -121,12 +124,13 @@ impl<S: SoftSystem> Machine<S> {
         }
     }
 
-    /// Pins the page at `addr`, faulting it in as needed (the kernel's `pin_user_pages`): fork copies it for the child instead of sharing it, and
-    /// it is neither swapped out nor moved. Pinned for reading, an anonymous page is made the address space's own first, so that the pin goes on to
-    /// see what the program writes; of a file's page in a private mapping it sees the file. The zero page gives way to a page of zeros.
+    /// Pins the page at `addr`, faulting it in as needed (the kernel's `pin_user_pages`): fork copies it for the child
+    /// instead of sharing it, and it is neither swapped out nor moved. Pinned for reading, an anonymous page is made
+    /// the address space's own first, so that the pin goes on to see what the program writes; of a file's page in a
+    /// private mapping it sees the file. The zero page gives way to a page of zeros.
     ///
-    /// [`Error::NotSupported`]: an anonymous page that a shared mapping without a file has in common with relatives; else as for
-    /// [`fault`](Self::fault).
+    /// [`Error::NotSupported`]: an anonymous page that a shared mapping without a file has in common with relatives;
+    /// else as for [`fault`](Self::fault).
     pub fn pin(&self, mm: &Mm<S>, addr: VirtAddr, write: bool) -> Result<PinnedPage> {
         let addr = addr.page_down();
         let (access, want) =

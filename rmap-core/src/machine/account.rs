@@ -1,11 +1,12 @@
 //! What an entry costs: the figures of its address space, the charge hook, and all that goes when an entry goes.
 //!
-//! **One rule for charges: an address space pays for each present entry that is counted** (and for each migration entry, which stands for
-//! one). So what is charged to it equals `rss_anon + rss_file + rss_shmem` once nobody changes it. A page that two address spaces map is paid
-//! for by both, the zero page and pages in swap by nobody.
+//! **One rule for charges: an address space pays for each present entry that is counted** (and for each migration
+//! entry, which stands for one). So what is charged to it equals `rss_anon + rss_file + rss_shmem` once nobody changes
+//! it. A page that two address spaces map is paid for by both, the zero page and pages in swap by nobody.
 //!
-//! Whoever installs an entry charges before the PTE lock ([`Machine::charge`]) and calls [`Machine::account_page`] under it; whoever clears
-//! one calls [`Machine::drop_entry`], or [`Machine::unaccount_page`] if the rest is done elsewhere.
+//! Whoever installs an entry charges before the PTE lock ([`Machine::charge`]) and calls [`Machine::account_page`]
+//! under it; whoever clears one calls [`Machine::drop_entry`], or [`Machine::unaccount_page`] if the rest is done
+//! elsewhere.
 
 use super::counters::{self, Counters};
 use super::system::SoftSystem;
@@ -63,7 +64,8 @@ impl Change {
     }
 }
 
-/// Counts `pages` of a VMA with `flags` in or out (the kernel's `vm_stat_account`). `file`: it maps a file. mmap_lock held exclusively.
+/// Counts `pages` of a VMA with `flags` in or out (the kernel's `vm_stat_account`). `file`: it maps a file. mmap_lock
+/// held exclusively.
 pub(super) fn account_vma(figures: &Counters, flags: VmFlags, file: bool, pages: u64, change: Change) {
     change.apply(&figures.total_vm, pages);
     if flags.contains(VmFlags::LOCKED) {
@@ -81,7 +83,8 @@ pub(super) fn account_vma(figures: &Counters, flags: VmFlags, file: bool, pages:
     }
 }
 
-/// The figure in which an entry for `page` is counted. The page was mapped by that entry until now, so its word says what it is.
+/// The figure in which an entry for `page` is counted. The page was mapped by that entry until now, so its word says
+/// what it is.
 fn rss_of<'c>(figures: &'c Counters, page: &Page) -> &'c AtomicU64 {
     let head = page.head();
     if head.mapping().load().is_anon() {
@@ -94,7 +97,8 @@ fn rss_of<'c>(figures: &'c Counters, page: &Page) -> &'c AtomicU64 {
 }
 
 impl<S: SoftSystem> Machine<S> {
-    /// Asks the charge hook for `pages`. mmap_lock held, shared or exclusively, and no lock below it. [`Error::NoMemory`]: refused.
+    /// Asks the charge hook for `pages`. mmap_lock held, shared or exclusively, and no lock below it.
+    /// [`Error::NoMemory`]: refused.
     pub(super) fn charge(&self, mm: &Mm<S>, pages: u64) -> Result<Charge> {
         if let Some(hook) = self.charge
             && pages != 0
@@ -141,8 +145,9 @@ impl<S: SoftSystem> Machine<S> {
         pages
     }
 
-    /// An entry of `vma` at `addr` was cleared for good: takes what it stood for out of the figures and the reverse map, and drops the mapping's
-    /// reference, or the use of a swap slot. Whatever it was, present or not. PTE lock held; the flush is the caller's.
+    /// An entry of `vma` at `addr` was cleared for good: takes what it stood for out of the figures and the reverse
+    /// map, and drops the mapping's reference, or the use of a swap slot. Whatever it was, present or not. PTE lock
+    /// held; the flush is the caller's.
     pub(super) fn drop_entry(&self, vma: &Vma<S>, addr: VirtAddr, old: Pte) {
         match old {
             Pte::Present { pfn, flags } => {

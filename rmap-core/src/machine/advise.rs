@@ -50,7 +50,8 @@ advice! {
     WillNeed = 3
     /// Pages go; what is read next is zero, or the file's. Refused for LOCKED VMAs.
     DontNeed = 4
-    /// Anonymous pages may go instead of being swapped out, until they are written again. Refused for LOCKED VMAs and for files.
+    /// Anonymous pages may go instead of being swapped out, until they are written again. Refused for LOCKED VMAs and
+    /// for files.
     Free = 8
     /// fork leaves the VMA out.
     DontFork = 10
@@ -89,8 +90,9 @@ advice! {
 }
 
 impl<S: SoftSystem> Machine<S> {
-    /// The system call: does with each VMA in the range what is advised, and cuts and joins VMAs where their flags change. A hole is passed over, and reported when
-    /// the rest is done, as in the kernel. A range of 0 bytes is no error.
+    /// The system call: does with each VMA in the range what is advised, and cuts and joins VMAs where their flags
+    /// change. A hole is passed over, and reported when the rest is done, as in the kernel. A range of 0 bytes is no
+    /// error.
     ///
     /// | error | when |
     /// |---|---|
@@ -122,10 +124,11 @@ impl<S: SoftSystem> Machine<S> {
         done
     }
 
-    /// The system call (`PR_SET_VMA_ANON_NAME`): names the anonymous VMAs in the range, or takes their names away. VMAs of different names do not join. Holes
-    /// as in [`madvise`](Self::madvise).
+    /// The system call (`PR_SET_VMA_ANON_NAME`): names the anonymous VMAs in the range, or takes their names away. VMAs
+    /// of different names do not join. Holes as in [`madvise`](Self::madvise).
     ///
-    /// [`Error::Invalid`]: also a name of more than 79 bytes, or with other than printable ones, or with any of ``\`$[]``; [`Error::NotSupported`]: a VMA of a file.
+    /// [`Error::Invalid`]: also a name of more than 79 bytes, or with other than printable ones, or with any of
+    /// ``\`$[]``; [`Error::NotSupported`]: a VMA of a file.
     pub fn set_name(&self, mm: &Mm<S>, addr: VirtAddr, len: u64, name: Option<&[u8]>) -> Result<()> {
         let end = page_align(len).and_then(|len| addr.0.checked_add(len)).map(VirtAddr).ok_or(Error::Invalid)?;
         let printable = |byte: &u8| (0x20..0x7f).contains(byte) && !b"\\`$[]".contains(byte);
@@ -225,7 +228,8 @@ impl<S: SoftSystem> Machine<S> {
         self.modify(mm, vma, (start, end), flags, mm.name_of(vma).cloned().as_ref())
     }
 
-    /// `MADV_FREE`: pages that nobody else has may go while they are clean, and are clean from now on. Pages in swap go at once.
+    /// `MADV_FREE`: pages that nobody else has may go while they are clean, and are clean from now on. Pages in swap go
+    /// at once.
     fn free_range(&self, vma: &Vma<S>, start: VirtAddr, end: VirtAddr) {
         let table = vma.mm().table();
         let mut any = false;
@@ -301,8 +305,8 @@ fn is_private_anonymous<S: SoftSystem>(vma: &Vma<S>) -> bool {
     vma.is_anonymous() && !vma.has(VmFlags::SHARED)
 }
 
-/// Calls `visit` with each part of a VMA that lies in the range; `visit` may cut and join VMAs, if the lock is held so. Its error ends it; a hole does not, and is
-/// reported at the end.
+/// Calls `visit` with each part of a VMA that lies in the range; `visit` may cut and join VMAs, if the lock is held so.
+/// Its error ends it; a hole does not, and is reported at the end.
 fn for_range<S: SoftSystem>(
     locked: &impl MmLocked<S>,
     start: VirtAddr,

@@ -21,8 +21,8 @@ impl<S: SoftSystem> Machine<S> {
         mm.data().brk.store(addr.0, Ordering::Relaxed);
     }
 
-    /// The system call: the heap ends at `addr` from now on. Returns where it ends: as before, if `addr` lies below its start, something is in the way, or memory
-    /// ran out.
+    /// The system call: the heap ends at `addr` from now on. Returns where it ends: as before, if `addr` lies below its
+    /// start, something is in the way, or memory ran out.
     pub fn brk(&self, mm: &Mm<S>, addr: VirtAddr) -> VirtAddr {
         let locked = mm.write();
         let state = mm.data();
@@ -47,7 +47,8 @@ impl<S: SoftSystem> Machine<S> {
         }
     }
 
-    /// Maps or unmaps what lies between the old and the new end. `None`: that failed, and nothing has changed. Else the range that is new.
+    /// Maps or unmaps what lies between the old and the new end. `None`: that failed, and nothing has changed. Else the
+    /// range that is new.
     #[allow(clippy::option_option)]
     fn move_brk(&self, mm: &MmWrite<'_, S>, addr: VirtAddr) -> Option<Option<(VirtAddr, VirtAddr)>> {
         let state = mm.data();

@@ -1,6 +1,7 @@
 //! An address space's figures, in pages: what the kernel keeps in `mm_struct`, and `/proc/PID/status` shows.
 //!
-//! All are Relaxed: each is exact once nobody changes the address space, and agrees then with a count of its VMAs and page-table entries.
+//! All are Relaxed: each is exact once nobody changes the address space, and agrees then with a count of its VMAs and
+//! page-table entries.
 
 use crate::base::sync::atomic::{AtomicU64, Ordering};
 

@@ -1,8 +1,8 @@
 //! Address spaces go.
 //!
-//! The last user tears everything down under mmap_lock, in the order that reverse walks rely on: entries first, so that no page is mapped when its
-//! VMA's ties go; the ties of all VMAs next; then page tables, to which no walk can be on its way any more. Whoever still looks at the address
-//! space finds it empty.
+//! The last user tears everything down under mmap_lock, in the order that reverse walks rely on: entries first, so that
+//! no page is mapped when its VMA's ties go; the ties of all VMAs next; then page tables, to which no walk can be on
+//! its way any more. Whoever still looks at the address space finds it empty.
 
 use super::Machine;
 use super::system::SoftSystem;
@@ -14,7 +14,8 @@ use crate::mm::{MmRef, MmWrite};
 use crate::page::radix::ADDRESS_END;
 
 impl<S: SoftSystem> Machine<S> {
-    /// A program that ran in the address space ends (`mmput`). With the last one everything in it goes; pages that others map stay theirs.
+    /// A program that ran in the address space ends (`mmput`). With the last one everything in it goes; pages that
+    /// others map stay theirs.
     ///
     /// Context: no lock of this library held.
     pub fn exit(&self, mm: MmRef<S>) {
@@ -25,7 +26,8 @@ impl<S: SoftSystem> Machine<S> {
         }
     }
 
-    /// A program starts another in its place: an empty address space, and the old one loses this user. On failure it stays.
+    /// A program starts another in its place: an empty address space, and the old one loses this user. On failure it
+    /// stays.
     pub fn exec(&self, mm: &MmRef<S>) -> Result<MmRef<S>> {
         let fresh = self.mm_new()?;
         self.exit(mm.clone());

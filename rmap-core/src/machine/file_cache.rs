@@ -1,7 +1,8 @@
 //! Files that nobody uses any more, and the pages that they leave in memory.
 //!
-//! The machine remembers every file that it made. A file that is in no VMA and whose maker has dropped its reference is *unused*: its pages are
-//! freed by the next sweep. Sweeps run when an address space exits, when a new file finds the list full, and when frames run short.
+//! The machine remembers every file that it made. A file that is in no VMA and whose maker has dropped its reference is
+//! *unused*: its pages are freed by the next sweep. Sweeps run when an address space exits, when a new file finds the
+//! list full, and when frames run short.
 
 use super::Machine;
 use super::system::SoftSystem;
@@ -29,8 +30,8 @@ impl<S: SoftSystem> Machine<S> {
         Ok(())
     }
 
-    /// Frees the pages of files that nobody uses, and the files. Returns how many pages it freed; a page that another thread has locked is left for
-    /// the next sweep.
+    /// Frees the pages of files that nobody uses, and the files. Returns how many pages it freed; a page that another
+    /// thread has locked is left for the next sweep.
     pub fn sweep_files(&self) -> u64 {
         self.sweep(|file| Href::count(file) == 1)
     }

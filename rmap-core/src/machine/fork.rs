@@ -1,15 +1,17 @@
-//! fork: a copy of an address space that shares every private page until either writes it (the kernel's `dup_mmap` and `copy_page_range`).
+//! fork: a copy of an address space that shares every private page until either writes it (the kernel's `dup_mmap` and
+//! `copy_page_range`).
 //!
-//! **Which entries are copied?** Those that the child could not find again by faulting: of VMAs that may have anonymous pages (they are prepared), and
-//! special ones. Pages of files and the zero page in VMAs that nobody has written are left to fault. A large entry is split first, and its page
-//! shared by small ones.
+//! **Which entries are copied?** Those that the child could not find again by faulting: of VMAs that may have anonymous
+//! pages (they are prepared), and special ones. Pages of files and the zero page in VMAs that nobody has written are
+//! left to fault. A large entry is split first, and its page shared by small ones.
 //!
-//! **Order (T13, T7).** A VMA of the child is visited by walks, after its parent's, before its first entry is copied; an entry is copied under both
-//! PTE locks. So a walk that has passed the parent's entry before it was copied has changed it, and the child gets the changed one; a walk that
-//! comes later finds the child's. What a walk sees of a child that is half made is a complete VMA with a part of its entries.
+//! **Order (T13, T7).** A VMA of the child is visited by walks, after its parent's, before its first entry is copied;
+//! an entry is copied under both PTE locks. So a walk that has passed the parent's entry before it was copied has
+//! changed it, and the child gets the changed one; a walk that comes later finds the child's. What a walk sees of a
+//! child that is half made is a complete VMA with a part of its entries.
 //!
-//! **Failure.** Whatever runs out, the child is torn down as an exiting address space is, and the parent is as before, but for entries that stay
-//! write-protected and pages that are not exclusive any more: they fault back (G4).
+//! **Failure.** Whatever runs out, the child is torn down as an exiting address space is, and the parent is as before,
+//! but for entries that stay write-protected and pages that are not exclusive any more: they fault back (G4).
 
 use super::Machine;
 use super::account::{Change, Charge, account_vma};
@@ -45,8 +47,8 @@ enum Stop {
 impl<S: SoftSystem> Machine<S> {
     /// A copy of an address space, with one user.
     ///
-    /// VMAs with DONTFORK are left out, those with WIPEONFORK come without their pages. Locked VMAs are not locked in the child. Pinned pages are
-    /// copied at once.
+    /// VMAs with DONTFORK are left out, those with WIPEONFORK come without their pages. Locked VMAs are not locked in
+    /// the child. Pinned pages are copied at once.
     ///
     /// [`Error::NoMemory`]: memory, frames, or uses of a swap slot ran out, or the charge hook refused a page.
     pub fn fork(&self, parent: &MmRef<S>) -> Result<MmRef<S>> {
@@ -108,7 +110,8 @@ impl<S: SoftSystem> Machine<S> {
 
     /// As [`copy_page_range`](Self::copy_page_range), for a range in one table.
     fn copy_pte_range(&self, copy: &Vma<S>, vma: &Vma<S>, start: VirtAddr, end: VirtAddr) -> Result<()> {
-        // No fault adds entries while mmap_lock is held exclusively; walks replace entries one for one. So these are bounds.
+        // No fault adds entries while mmap_lock is held exclusively; walks replace entries one for one. So these are
+        // bounds.
         let (mut entries, mut counted) = (0, 0);
         vma.mm().table().for_each(start, end, |_, pte| {
             entries += 1;
@@ -183,7 +186,8 @@ impl<S: SoftSystem> Machine<S> {
         Ok(shared)
     }
 
-    /// A page that is being moved arrives in both, write-protected in private VMAs. Whoever moves it visits the child after the parent.
+    /// A page that is being moved arrives in both, write-protected in private VMAs. Whoever moves it visits the child
+    /// after the parent.
     fn copy_migration(from: &mut Side<'_, '_, S>, addr: VirtAddr, entry: MigrationEntry) -> Pte {
         if from.vma.has(VmFlags::SHARED) {
             return Pte::Migration(MigrationEntry { dirty: false, young: false, ..entry });
@@ -219,7 +223,8 @@ impl<S: SoftSystem> Machine<S> {
         Ok(Pte::present(pfn, flags - (PteFlags::WRITE | PteFlags::YOUNG)))
     }
 
-    /// The parent's page is pinned: whoever has pinned it and the parent go on to see one another's writes, and the child gets a copy of its own.
+    /// The parent's page is pinned: whoever has pinned it and the parent go on to see one another's writes, and the
+    /// child gets a copy of its own.
     fn copy_pinned(
         &self,
         to: &Side<'_, '_, S>,

@@ -1,7 +1,9 @@
-//! What all changes of layout share: figures, cuts, joins, and a change of flags or names that cuts and joins as it goes.
+//! What all changes of layout share: figures, cuts, joins, and a change of flags or names that cuts and joins as it
+//! goes.
 //!
-//! Everything here is called with `mmap_lock` held exclusively. A VMA with operations ([`VmaExt::ops`](super::system::VmaExt)) is cut like any other, and is never joined: its
-//! `close` would be called for a range that stays mapped.
+//! Everything here is called with `mmap_lock` held exclusively. A VMA with operations
+//! ([`VmaExt::ops`](super::system::VmaExt)) is cut like any other, and is never joined: its `close` would be called for
+//! a range that stays mapped.
 
 use super::Machine;
 use super::account::{Change, account_vma};
@@ -24,8 +26,8 @@ pub(super) fn pages_of(start: VirtAddr, end: VirtAddr) -> u64 {
     (end.0 - start.0) >> PAGE_SHIFT
 }
 
-/// Counts `pages` pages of VMAs with these flags in (positive) or out (negative), and keeps the high-water mark. A change of flags counts out before it counts in,
-/// so that the mark is never too high.
+/// Counts `pages` pages of VMAs with these flags in (positive) or out (negative), and keeps the high-water mark. A
+/// change of flags counts out before it counts in, so that the mark is never too high.
 pub(super) fn account<S: SoftSystem>(mm: &Mm<S>, flags: VmFlags, has_file: bool, pages: i64) {
     let counters = &mm.data().counters;
     let change = if pages < 0 { Change::Sub } else { Change::Add };
@@ -93,8 +95,8 @@ impl<S: SoftSystem> Machine<S> {
         Ok(high)
     }
 
-    /// Takes a [`split`](Self::split) back. Should there be no memory for it, or should the VMA be of a kind that is never merged, its parts stay: they mean the
-    /// same.
+    /// Takes a [`split`](Self::split) back. Should there be no memory for it, or should the VMA be of a kind that is
+    /// never merged, its parts stay: they mean the same.
     pub(super) fn unsplit<'a>(&self, mm: &'a MmWrite<'_, S>, low: &'a Vma<S>, high: &'a Vma<S>) {
         let (ext, bounds) = (*mm.data_of(high), high.bounds());
         if self.rmap.can_merge(mm, low, high) && self.rmap.vma_merge(mm, low, high).is_ok() {
@@ -110,7 +112,8 @@ impl<S: SoftSystem> Machine<S> {
         }
     }
 
-    /// Makes sure that no VMA reaches across either end of `[start, end)`. On failure nothing has changed; [`uncut`](Self::uncut) takes it back.
+    /// Makes sure that no VMA reaches across either end of `[start, end)`. On failure nothing has changed;
+    /// [`uncut`](Self::uncut) takes it back.
     ///
     /// ```text
     ///   [------ a ------)[--- b ---)              [- a -)[-------)[-- b --)[-)
@@ -140,8 +143,8 @@ impl<S: SoftSystem> Machine<S> {
         }
     }
 
-    /// Gives the part `[start, end)` of a VMA other flags and another name: joins it with neighbours that have them, moves a boundary, or cuts (the kernel's
-    /// `vma_modify`). On failure nothing has changed.
+    /// Gives the part `[start, end)` of a VMA other flags and another name: joins it with neighbours that have them,
+    /// moves a boundary, or cuts (the kernel's `vma_modify`). On failure nothing has changed.
     ///
     /// ```text
     ///   [- prev, new -)[---- vma ----)         the boundary moves:  [---- prev, new ----)[ vma )

@@ -81,8 +81,8 @@ const FIXED: MapFlags = MapFlags::FIXED.union(MapFlags::FIXED_NOREPLACE);
 impl<S: SoftSystem> Machine<S> {
     /// The system call: maps a range and returns its address.
     ///
-    /// On failure nothing has changed, with one exception: FIXED with a file, over existing VMAs, leaves the range empty if other threads use up the memory that was
-    /// set aside. The kernel does so too.
+    /// On failure nothing has changed, with one exception: FIXED with a file, over existing VMAs, leaves the range
+    /// empty if other threads use up the memory that was set aside. The kernel does so too.
     ///
     /// | error | when |
     /// |---|---|
@@ -179,8 +179,9 @@ impl<S: SoftSystem> Machine<S> {
         self.unmapped_area(mm, request.addr, len)
     }
 
-    /// A free range of `len` bytes: at the hint if it is free, else the highest below `mmap_base`, else the lowest above a third of the address space; bottom-up, the
-    /// lowest from `mmap_base` on. A stack above it keeps its guard gap.
+    /// A free range of `len` bytes: at the hint if it is free, else the highest below `mmap_base`, else the lowest
+    /// above a third of the address space; bottom-up, the lowest from `mmap_base` on. A stack above it keeps its guard
+    /// gap.
     pub(super) fn unmapped_area(&self, mm: &MmWrite<'_, S>, hint: Option<VirtAddr>, len: u64) -> Result<VirtAddr> {
         let state = mm.data();
         let (min, max) = (state.min_addr, state.task_size);

@@ -24,11 +24,12 @@ fn locks(on: bool, onfault: bool) -> VmFlags {
 }
 
 impl<S: SoftSystem> Machine<S> {
-    /// The system calls mlock and, with `onfault`, mlock2: pages of the range are not evicted. They are faulted in, with `onfault` later, as the program needs
-    /// them.
+    /// The system calls mlock and, with `onfault`, mlock2: pages of the range are not evicted. They are faulted in,
+    /// with `onfault` later, as the program needs them.
     ///
-    /// [`Error::NotMapped`]: there is a hole, and what lies below it is locked; [`Error::Invalid`]: the range overflows; [`Error::NoMemory`]: no memory to cut a
-    /// VMA, or a page could not be had, and the range is locked nevertheless.
+    /// [`Error::NotMapped`]: there is a hole, and what lies below it is locked; [`Error::Invalid`]: the range
+    /// overflows; [`Error::NoMemory`]: no memory to cut a VMA, or a page could not be had, and the range is locked
+    /// nevertheless.
     pub fn mlock(&self, mm: &Mm<S>, addr: VirtAddr, len: u64, onfault: bool) -> Result<()> {
         let (start, end) = self.lock_range(mm, addr, len, locks(true, onfault))?;
         if onfault { Ok(()) } else { self.try_populate(mm, start, end).map_err(|_| Error::NoMemory) }
@@ -39,7 +40,8 @@ impl<S: SoftSystem> Machine<S> {
         self.lock_range(mm, addr, len, VmFlags::empty()).map(|_| ())
     }
 
-    /// The system call: locks all VMAs there are (`current`), and all to come (`future`). What cannot be locked for want of memory is left as it is.
+    /// The system call: locks all VMAs there are (`current`), and all to come (`future`). What cannot be locked for
+    /// want of memory is left as it is.
     ///
     /// [`Error::Invalid`]: neither is asked for.
     pub fn mlockall(&self, mm: &Mm<S>, current: bool, future: bool, onfault: bool) -> Result<()> {
@@ -137,8 +139,8 @@ impl<S: SoftSystem> Machine<S> {
         }
     }
 
-    /// Faults pages in, as mlock and `MAP_POPULATE` do: private writable memory is written, other memory read. Holes are passed over, and the rest of a VMA after a
-    /// fault that fails: silently, as in the kernel.
+    /// Faults pages in, as mlock and `MAP_POPULATE` do: private writable memory is written, other memory read. Holes
+    /// are passed over, and the rest of a VMA after a fault that fails: silently, as in the kernel.
     ///
     /// Context: no lock of this library held.
     pub(super) fn populate(&self, mm: &Mm<S>, start: VirtAddr, end: VirtAddr) {
@@ -179,7 +181,8 @@ impl<S: SoftSystem> Machine<S> {
     }
 }
 
-/// The part of the next VMA from `at` on that lies in the range, and how its pages are faulted in; no access at all is an error.
+/// The part of the next VMA from `at` on that lies in the range, and how its pages are faulted in; no access at all is
+/// an error.
 fn next_to_populate<S: SoftSystem>(
     mm: &Mm<S>,
     at: VirtAddr,

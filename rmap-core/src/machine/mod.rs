@@ -1,7 +1,8 @@
 //! The machine: a small, complete memory manager on top of the component, for those who bring none.
 //!
-//! It has regions, page tables in software, faults, fork, copy-on-write and swap, with real 4 KiB contents in every frame or metadata only. It calls
-//! nothing that an embedder could not call. Each process runs on threads of its own: faults hold mmap_lock shared, changes of layout exclusively.
+//! It has regions, page tables in software, faults, fork, copy-on-write and swap, with real 4 KiB contents in every
+//! frame or metadata only. It calls nothing that an embedder could not call. Each process runs on threads of its own:
+//! faults hold mmap_lock shared, changes of layout exclusively.
 //!
 //! | file | what it does |
 //! |---|---|
@@ -16,7 +17,8 @@
 //! | [`page_table`] | four levels of tables with PTE locks |
 //! | [`oracle`] | who maps a page, by reading all page tables and nothing else |
 //!
-//! Out of scope: regions without an MMU (the kernel's `vm_region`), and non-linear VMAs (`remap_file_pages`), which the kernel gave up too.
+//! Out of scope: regions without an MMU (the kernel's `vm_region`), and non-linear VMAs (`remap_file_pages`), which the
+//! kernel gave up too.
 #![forbid(unsafe_code)]
 
 pub mod access;
@@ -73,7 +75,8 @@ pub struct MachineConfig {
     pub swap: Option<(Backing, u64)>,
     /// Pages that a file fault maps around the one it is for: a power of two, 1 for none. The kernel's is 16.
     pub fault_around: u64,
-    /// Asked before a page is charged to an address space; `false` refuses it (ENOMEM). Called with mmap_lock held and no lock below it.
+    /// Asked before a page is charged to an address space; `false` refuses it (ENOMEM). Called with mmap_lock held and
+    /// no lock below it.
     pub charge: Option<ChargeHook>,
     /// Ends of address spaces: mappings lie in `[min, task_size)`.
     pub min_addr: VirtAddr,
@@ -81,7 +84,8 @@ pub struct MachineConfig {
     pub task_size: VirtAddr,
 }
 
-/// A function that may refuse a page, and its argument. An address space is charged for each entry that maps a counted page.
+/// A function that may refuse a page, and its argument. An address space is charged for each entry that maps a counted
+/// page.
 #[derive(Debug, Clone, Copy)]
 pub struct ChargeHook {
     /// Called with `arg`, the address space's number and the pages to charge.

@@ -1,8 +1,8 @@
 //! The oracle: what is true of a machine at rest, found by reading its page tables and nothing else.
 //!
-//! It asks no engine, uses no walk of the rmap layer, and trusts no count: it scans all entries of all address spaces, counts for itself, and then
-//! compares what others claim with that. It is for tests: a scan costs as much as all page tables, and only a machine in which nothing runs can
-//! be checked.
+//! It asks no engine, uses no walk of the rmap layer, and trusts no count: it scans all entries of all address spaces,
+//! counts for itself, and then compares what others claim with that. It is for tests: a scan costs as much as all page
+//! tables, and only a machine in which nothing runs can be checked.
 
 use super::Machine;
 use super::system::SoftSystem;
@@ -134,8 +134,8 @@ fn no_memory<E>(_: E) -> Broken {
 }
 
 impl<S: SoftSystem> Machine<S> {
-    /// Who maps a frame: every address space's number and address, in order, as its page tables say. Of a machine in which nothing runs; for tests: the
-    /// answer comes from the global allocator.
+    /// Who maps a frame: every address space's number and address, in order, as its page tables say. Of a machine in
+    /// which nothing runs; for tests: the answer comes from the global allocator.
     pub fn oracle_mappings(&self, pfn: Pfn) -> alloc::vec::Vec<(u64, VirtAddr)> {
         let mut all = alloc::vec::Vec::new();
         let listed = self.for_each_mm(|mm| {

@@ -1,20 +1,21 @@
 //! Page tables in software: the machine's [`PageTable`].
 //!
-//! A [`RadixTable`] is a tree of four levels ([`radix`](crate::page::radix)) whose leaves are tables of 512 entries, each with
-//! a lock of its own (the kernel's split PTE locks).
+//! A [`RadixTable`] is a tree of four levels ([`radix`](crate::page::radix)) whose leaves are tables of 512 entries,
+//! each with a lock of its own (the kernel's split PTE locks).
 //!
-//! **Who changes what.** Entries are changed under their table's lock and read by [`load`](PageTable::load) without it. A
-//! table comes into being by [`alloc`](RadixTable::alloc) (the kernel's `pte_alloc`), which several faulting threads may call at
-//! once; [`free_tables`](RadixTable::free_tables) takes tables away.
+//! **Who changes what.** Entries are changed under their table's lock and read by [`load`](PageTable::load) without it.
+//! A table comes into being by [`alloc`](RadixTable::alloc) (the kernel's `pte_alloc`), which several faulting threads
+//! may call at once; [`free_tables`](RadixTable::free_tables) takes tables away.
 //!
-//! **Contract of `free_tables`:** the caller holds the address space's `mmap_lock` for writing, has emptied the range, and has unlinked
-//! its VMAs, so that no reverse walker can be on its way to an address in it. Then nobody looks at a table while it goes. Whoever breaks
-//! the contract gets a wrong answer, never a dangling pointer: `lock` checks, once it has the lock, that the table is still
-//! the one of its address, and the memory of tables stays with the address space until that is dropped.
+//! **Contract of `free_tables`:** the caller holds the address space's `mmap_lock` for writing, has emptied the range,
+//! and has unlinked its VMAs, so that no reverse walker can be on its way to an address in it. Then nobody looks at a
+//! table while it goes. Whoever breaks the contract gets a wrong answer, never a dangling pointer: `lock` checks, once
+//! it has the lock, that the table is still the one of its address, and the memory of tables stays with the address
+//! space until that is dropped.
 //!
-//! **Large mappings.** An entry for 2 MiB stands in the head of the table that would hold its 512 small ones, under the same lock: the kernel
-//! keeps a table in reserve behind each large entry (`pgtable_trans_huge_deposit`) so that splitting cannot fail, and here that
-//! reserve is the table itself.
+//! **Large mappings.** An entry for 2 MiB stands in the head of the table that would hold its 512 small ones, under the
+//! same lock: the kernel keeps a table in reserve behind each large entry (`pgtable_trans_huge_deposit`) so that
+//! splitting cannot fail, and here that reserve is the table itself.
 //!
 //! | `large` | entries | meaning | who changes it |
 //! |---|---|---|---|
@@ -49,11 +50,11 @@ fn unpack_large(word: u64, slot: usize) -> Pte {
 struct Table {
     /// The PTE lock. Alone on its line: lock-free readers come by the next one.
     lock: CachePadded<SpinLock<{ rank::PAGE_TABLE }>>,
-    /// See the table in the module. Changed under `lock`; Release, pairs with the Acquire in `get`: whoever sees that a large mapping
-    /// is gone sees the entries that replaced it.
+    /// See the table in the module. Changed under `lock`; Release, pairs with the Acquire in `get`: whoever sees that a
+    /// large mapping is gone sees the entries that replaced it.
     large: CachePadded<AtomicU64>,
-    /// Changed under `lock`; Release, pairs with the Acquire in `get`: whoever sees an entry sees the page as it was when it was
-    /// mapped.
+    /// Changed under `lock`; Release, pairs with the Acquire in `get`: whoever sees an entry sees the page as it was
+    /// when it was mapped.
     entries: [AtomicU64; SLOTS],
 }
 
@@ -108,14 +109,15 @@ impl RadixTable {
         Ok(Self { tree: Radix::new(heap)?, flushes: AtomicU64::new(0) })
     }
 
-    /// Makes sure that there is a table for `addr` (the kernel's `pte_alloc`). No PTE lock and no lock of leaf rank held: it may
-    /// call the heap. [`Error::Invalid`] beyond 48 bits.
+    /// Makes sure that there is a table for `addr` (the kernel's `pte_alloc`). No PTE lock and no lock of leaf rank
+    /// held: it may call the heap. [`Error::Invalid`] beyond 48 bits.
     #[inline]
     pub fn alloc(&self, addr: VirtAddr) -> Result<()> {
         self.tree.ensure(addr).map(|_| ())
     }
 
-    /// Frees the tables that lie wholly in `[start, end)`. They are empty; for what else the caller owes see the [module](self).
+    /// Frees the tables that lie wholly in `[start, end)`. They are empty; for what else the caller owes see the
+    /// [module](self).
     pub fn free_tables(&self, start: VirtAddr, end: VirtAddr) {
         let end = end.min(ADDRESS_END);
         let mut at = VirtAddr(start.min(end).0.next_multiple_of(LEAF_SPAN));
@@ -147,8 +149,8 @@ impl RadixTable {
         self.tree.next(start, end)
     }
 
-    /// Calls `f` with each page address in `[start, end)` where something is, and its entry, in order. Without locks: each
-    /// entry is what it was at some moment during the call. Both ends are page-aligned.
+    /// Calls `f` with each page address in `[start, end)` where something is, and its entry, in order. Without locks:
+    /// each entry is what it was at some moment during the call. Both ends are page-aligned.
     pub fn for_each(&self, start: VirtAddr, end: VirtAddr, mut f: impl FnMut(VirtAddr, Pte)) {
         let mut at = start;
         while let Some(addr) = self.next_table(at, end) {
@@ -163,8 +165,8 @@ impl RadixTable {
         }
     }
 
-    /// Maps the compound page of 512 frames from `pfn` on at `addr` by one entry, with the table made if there was none. Both are multiples of
-    /// its size, else [`Error::Invalid`]; [`Error::Busy`] when something is mapped there.
+    /// Maps the compound page of 512 frames from `pfn` on at `addr` by one entry, with the table made if there was
+    /// none. Both are multiples of its size, else [`Error::Invalid`]; [`Error::Busy`] when something is mapped there.
     pub fn set_large(&self, addr: VirtAddr, pfn: Pfn, flags: PteFlags) -> Result<()> {
         if !addr.0.is_multiple_of(LEAF_SPAN) || !pfn.0.is_multiple_of(SLOTS as u64) {
             return Err(Error::Invalid);
@@ -178,14 +180,14 @@ impl RadixTable {
         Ok(())
     }
 
-    /// Turns the large mapping at `addr` into 512 small ones of the same bits; returns whether there was one. Whoever counts
-    /// mappings does it with [`LockedEntries::split_large`], under the lock.
+    /// Turns the large mapping at `addr` into 512 small ones of the same bits; returns whether there was one. Whoever
+    /// counts mappings does it with [`LockedEntries::split_large`], under the lock.
     pub fn split_large(&self, addr: VirtAddr) -> bool {
         self.lock(addr, false).is_some_and(|mut locked| locked.split_large())
     }
 
-    /// Flushes so far: calls of [`flush`](PageTable::flush), and entries changed with a flush of their own. A batched unmapping
-    /// adds one.
+    /// Flushes so far: calls of [`flush`](PageTable::flush), and entries changed with a flush of their own. A batched
+    /// unmapping adds one.
     pub fn flushes(&self) -> u64 {
         self.flushes.load(Ordering::Relaxed)
     }
@@ -246,8 +248,8 @@ impl LockedEntries<'_> {
         self.table.large.load(Ordering::Relaxed)
     }
 
-    /// Turns a large mapping into 512 small ones of the same bits; returns whether there was one. Count the small mappings before, and
-    /// uncount the large one after, while the table stays locked.
+    /// Turns a large mapping into 512 small ones of the same bits; returns whether there was one. Count the small
+    /// mappings before, and uncount the large one after, while the table stays locked.
     pub fn split_large(&mut self) -> bool {
         self.table.split_large()
     }
@@ -260,8 +262,8 @@ impl LockedTable for LockedEntries<'_> {
         self.table.get(addr)
     }
 
-    /// A LARGE entry becomes, or replaces, the large mapping of the table, which otherwise is empty. Any other entry set under a
-    /// large mapping splits that first.
+    /// A LARGE entry becomes, or replaces, the large mapping of the table, which otherwise is empty. Any other entry
+    /// set under a large mapping splits that first.
     #[inline]
     fn set(&mut self, addr: VirtAddr, pte: Pte) {
         let slot = self.slot(addr);

@@ -329,7 +329,8 @@ fn a_reader_sees_a_large_mapping_or_its_parts_never_neither() {
 
 #[test]
 fn a_locked_table_is_the_one_of_its_address_while_tables_come_and_go() {
-    // The memory of a few tables wanders between eight addresses. What is written under a lock is found by way of the tree.
+    // The memory of a few tables wanders between eight addresses. What is written under a lock is found by way of the
+    // tree.
     let tables = tables();
     std::thread::scope(|s| {
         for thread in 0..3_u64 {

@@ -14,11 +14,14 @@ use crate::page::pte::{LockedTable, MigrationEntry, PageTable, Pte, PteFlags};
 const MAY_SHIFT: u32 = VmFlags::MAYREAD.bits().trailing_zeros() - VmFlags::READ.bits().trailing_zeros();
 
 impl<S: SoftSystem> Machine<S> {
-    /// The system call: gives every VMA in the range the access bits `prot`, VMA by VMA, and cuts and joins VMAs for it.
+    /// The system call: gives every VMA in the range the access bits `prot`, VMA by VMA, and cuts and joins VMAs for
+    /// it.
     ///
-    /// Where WRITE goes, writing through existing entries is impossible when this returns. No entry is made writable: the next write faults, and decides.
+    /// Where WRITE goes, writing through existing entries is impossible when this returns. No entry is made writable:
+    /// the next write faults, and decides.
     ///
-    /// It ends at the first VMA that refuses, and at a hole; what lies below is done then, as in the kernel. A range of 0 bytes is no error.
+    /// It ends at the first VMA that refuses, and at a hole; what lies below is done then, as in the kernel. A range of
+    /// 0 bytes is no error.
     ///
     /// | error | when |
     /// |---|---|

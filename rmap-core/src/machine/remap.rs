@@ -1,8 +1,8 @@
 //! mremap: a range becomes smaller, larger, or moves with its pages.
 //!
-//! **A move** is done by a copy of the VMA at the new place, tied to the same anchors before the first entry moves and visited by walks after its source. All that can
-//! fail comes first: cuts, page tables, the copy and its ties. Then what is in the way goes, entries move one by one, the source goes, and the copy joins its
-//! new neighbours, if it may.
+//! **A move** is done by a copy of the VMA at the new place, tied to the same anchors before the first entry moves and
+//! visited by walks after its source. All that can fail comes first: cuts, page tables, the copy and its ties. Then
+//! what is in the way goes, entries move one by one, the source goes, and the copy joins its new neighbours, if it may.
 //!
 //! ```text
 //!        old                             to
@@ -13,8 +13,9 @@
 //!
 //! **No walk misses a moving entry (T4):** see [`rmap::moving`](crate::rmap::moving).
 //!
-//! **Merges (T3).** A copy with pages that joins an untouched neighbour gives it its anchor, in one step, while it still has it itself; that the source lets go later,
-//! or has before, changes nothing. With ties to other processes' pages it stays alone.
+//! **Merges (T3).** A copy with pages that joins an untouched neighbour gives it its anchor, in one step, while it
+//! still has it itself; that the source lets go later, or has before, changes nothing. With ties to other processes'
+//! pages it stays alone.
 
 use super::Machine;
 use super::layout::{Cut, account, account_vm, opened, page_align, pages_of};
@@ -80,11 +81,12 @@ struct Move {
 }
 
 impl<S: SoftSystem> Machine<S> {
-    /// The system call: makes the range of `old_len` bytes at `old` one of `new_len` bytes, and returns its address, which is another if it may move and has to,
-    /// or is told to.
+    /// The system call: makes the range of `old_len` bytes at `old` one of `new_len` bytes, and returns its address,
+    /// which is another if it may move and has to, or is told to.
     ///
-    /// `old_len` 0 maps the pages of a shared VMA a second time. With FIXED and equal lengths the range may span several VMAs, which move one after the other; an error
-    /// leaves those moved that came first. Otherwise an error has changed nothing.
+    /// `old_len` 0 maps the pages of a shared VMA a second time. With FIXED and equal lengths the range may span
+    /// several VMAs, which move one after the other; an error leaves those moved that came first. Otherwise an error
+    /// has changed nothing.
     ///
     /// | error | when |
     /// |---|---|
@@ -249,15 +251,16 @@ impl<S: SoftSystem> Machine<S> {
         });
         allocated?;
         mm.reserve(1)?;
-        // What was never touched has no page whose offset it must keep, and is more likely to join its new neighbours (T15).
+        // What was never touched has no page whose offset it must keep, and is more likely to join its new neighbours
+        // (T15).
         let fresh = source.is_anonymous() && !self.rmap.engine().is_prepared(source);
         let pgoff = if fresh { to.vpn() } else { source.bounds().pgoff_of(old) };
         let bounds = VmaBounds { start: to, end: VirtAddr(to.0 + new_len), pgoff };
         self.rmap.vma_copy_begin(mm, source, bounds)
     }
 
-    /// The source stays, without the pages that have moved: as a second mapping of them, or (DONTUNMAP) empty, not locked, and without ties if none of its pages is
-    /// left.
+    /// The source stays, without the pages that have moved: as a second mapping of them, or (DONTUNMAP) empty, not
+    /// locked, and without ties if none of its pages is left.
     fn leave_behind(&self, mm: &MmWrite<'_, S>, source: &Vma<S>, request: Request) {
         if !request.has(MremapFlags::DONTUNMAP) || request.old_len == 0 {
             return;

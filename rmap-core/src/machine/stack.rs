@@ -13,9 +13,11 @@ use crate::mm::{Mm, MmWrite, Vma, VmaBounds};
 pub const STACK_GUARD_GAP: u64 = 256 * PAGE_SIZE;
 
 impl<S: SoftSystem> Machine<S> {
-    /// The stack whose VMA ends at `end` begins at `start` now: as a trace tells. One that begins there or lower already stays.
+    /// The stack whose VMA ends at `end` begins at `start` now: as a trace tells. One that begins there or lower
+    /// already stays.
     ///
-    /// [`Error::NotMapped`]: no stack ends there; [`Error::Exists`]: another VMA is in the way; [`Error::Invalid`]: `start` is not on a page boundary, or not below `end`.
+    /// [`Error::NotMapped`]: no stack ends there; [`Error::Exists`]: another VMA is in the way; [`Error::Invalid`]:
+    /// `start` is not on a page boundary, or not below `end`.
     pub fn grow_stack(&self, mm: &Mm<S>, start: VirtAddr, end: VirtAddr) -> Result<()> {
         if !start.is_page_aligned() || !end.is_page_aligned() || start >= end {
             return Err(Error::Invalid);
@@ -25,8 +27,8 @@ impl<S: SoftSystem> Machine<S> {
         self.grow_down(&locked, vma.ok_or(Error::NotMapped)?, start)
     }
 
-    /// A fault at `addr`, which no VMA holds: if the next VMA is a stack, it grows down to there (the kernel's `expand_stack`). A VMA that has come to hold `addr`
-    /// meanwhile is as good.
+    /// A fault at `addr`, which no VMA holds: if the next VMA is a stack, it grows down to there (the kernel's
+    /// `expand_stack`). A VMA that has come to hold `addr` meanwhile is as good.
     ///
     /// | error | when |
     /// |---|---|

@@ -1,8 +1,8 @@
 //! The swap store: slots for pages that are out of memory, and the cache of pages that are on their way out or in.
 //!
-//! A slot is 4 KiB on the backing. Swap entries in page tables name it, and so does the page in its **swap cache**, if any: the
-//! frame that holds the slot's contents while they are written or after they were read. All that is known of a slot is
-//! one word:
+//! A slot is 4 KiB on the backing. Swap entries in page tables name it, and so does the page in its **swap cache**, if
+//! any: the frame that holds the slot's contents while they are written or after they were read. All that is known of a
+//! slot is one word:
 //!
 //! | frame + 1 (bits 63..24) | uses (bits 23..0) | state | who leaves it, and how |
 //! |---|---|---|---|
@@ -11,21 +11,21 @@
 //! | f > 0 | n > 1 | cached, and named by n - 1 entries | `dup` and `free` per entry; `cache_remove` when the page has gone out, or was taken over |
 //! | 0 | n > 0 | on the backing only, named by n entries | `cache_insert`, to read it in; `free` per entry, the last frees the slot |
 //!
-//! The cache is itself one use, taken and given back in the same step that enters and removes the frame. So there is no moment
-//! at which a slot is in use and could be entered by somebody who still believes in an earlier life of it: a new slot is born in the
-//! cache, and a slot whose last use is gone refuses to be entered.
+//! The cache is itself one use, taken and given back in the same step that enters and removes the frame. So there is no
+//! moment at which a slot is in use and could be entered by somebody who still believes in an earlier life of it: a new
+//! slot is born in the cache, and a slot whose last use is gone refuses to be entered.
 //!
 //! ```text
 //!   out:  alloc ─ try_to_unmap: dup per entry ─ write ─ cache_remove                    (page lock held throughout)
 //!   in:   cache_lookup, else a new locked page: cache_insert ─ read ─ map: free per entry ─ cache_remove when it pays
 //! ```
 //!
-//! **Locks.** The words need none. The stack of free slots has one of leaf rank. The owner of the cache's page lock alone
-//! writes and reads the contents of a slot.
+//! **Locks.** The words need none. The stack of free slots has one of leaf rank. The owner of the cache's page lock
+//! alone writes and reads the contents of a slot.
 //!
-//! **Looking up races.** [`cache_lookup`](SwapStore::cache_lookup) answers of the past. The cache holds a reference on its
-//! page, so: try for a reference on the frame's page, then look up **again**, and give the reference back if the answer changed. After
-//! locking the page, check once more that it is still of this slot.
+//! **Looking up races.** [`cache_lookup`](SwapStore::cache_lookup) answers of the past. The cache holds a reference on
+//! its page, so: try for a reference on the frame's page, then look up **again**, and give the reference back if the
+//! answer changed. After locking the page, check once more that it is still of this slot.
 
 use crate::base::alloc::{Heap, HeapVec};
 use crate::base::error::{Error, Result};
@@ -90,8 +90,9 @@ struct FreeSlots {
 
 /// The swap store. See the [module](self).
 pub struct SwapStore {
-    /// One word per slot; states in the [module](self). Changed by compare-exchange, `AcqRel`: what the former users of a slot did comes
-    /// before what the next ones do. Acquire in `cache_lookup`: the page is as it was when it was entered.
+    /// One word per slot; states in the [module](self). Changed by compare-exchange, `AcqRel`: what the former users of
+    /// a slot did comes before what the next ones do. Acquire in `cache_lookup`: the page is as it was when it was
+    /// entered.
     words: HeapVec<AtomicU64>,
     free: Mutex<FreeSlots, { rank::LEAF }>,
     /// Slots in use. Statistics: Relaxed.
@@ -125,7 +126,8 @@ impl SwapStore {
         self.words.get(usize::try_from(slot).map_err(|_| Error::Invalid)?).ok_or(Error::Invalid)
     }
 
-    /// Moves a slot from one state to another; `next` says to which, or why not. Returns the state before and the one after.
+    /// Moves a slot from one state to another; `next` says to which, or why not. Returns the state before and the one
+    /// after.
     #[inline]
     fn step<N>(&self, slot: u64, next: N) -> Result<(u64, u64)>
     where
@@ -156,8 +158,8 @@ impl SwapStore {
         self.free.lock().returned.push(slot);
     }
 
-    /// A free slot, now in the cache with `page` and one use, the cache's. Page lock held; the cache's reference on the page is the
-    /// caller's to take. [`Error::NoSpace`] when swap is full.
+    /// A free slot, now in the cache with `page` and one use, the cache's. Page lock held; the cache's reference on the
+    /// page is the caller's to take. [`Error::NoSpace`] when swap is full.
     pub fn alloc(&self, page: Pfn) -> Result<u64> {
         if page.0 >= MAX_FRAME {
             return Err(Error::Invalid);
@@ -174,13 +176,14 @@ impl SwapStore {
             }
         };
         self.used.fetch_add(1, Ordering::Relaxed);
-        // Release; pairs with the Acquire in `cache_lookup` and `step`. The slot is ours alone: nobody leaves the state free but here.
+        // Release; pairs with the Acquire in `cache_lookup` and `step`. The slot is ours alone: nobody leaves the state
+        // free but here.
         self.words[slot as usize].store(word(Some(page), 1), Ordering::Release);
         Ok(u64::from(slot))
     }
 
-    /// One more use, for an entry that is made or copied. The page or PTE lock under which that happens keeps the slot in use.
-    /// [`Error::Stale`] for a free slot, [`Error::NoSpace`] when no more uses can be counted.
+    /// One more use, for an entry that is made or copied. The page or PTE lock under which that happens keeps the slot
+    /// in use. [`Error::Stale`] for a free slot, [`Error::NoSpace`] when no more uses can be counted.
     pub fn dup(&self, slot: u64) -> Result<()> {
         self.step(slot, |cached, uses| match uses {
             0 => Err(Error::Stale),
@@ -190,8 +193,8 @@ impl SwapStore {
         Ok(())
     }
 
-    /// One use less, for an entry that is gone; the last one frees the slot. Returns the uses left. The cache's own use is given
-    /// back by [`cache_remove`](Self::cache_remove) alone.
+    /// One use less, for an entry that is gone; the last one frees the slot. Returns the uses left. The cache's own use
+    /// is given back by [`cache_remove`](Self::cache_remove) alone.
     pub fn free(&self, slot: u64) -> Result<u64> {
         let (_, new) = self.step(slot, |cached, uses| match (cached, uses) {
             (None, 0) => Err(Error::Stale),
@@ -201,14 +204,15 @@ impl SwapStore {
         Ok(parts(new).1)
     }
 
-    /// Uses of a slot, the cache's included; 0 when it is free. Without the lock of a page or a table that keeps it in use, of the
-    /// past.
+    /// Uses of a slot, the cache's included; 0 when it is free. Without the lock of a page or a table that keeps it in
+    /// use, of the past.
     pub fn count(&self, slot: u64) -> u64 {
         self.word(slot).map_or(0, |place| parts(place.load(Ordering::Acquire)).1)
     }
 
-    /// Enters a page that is to be read in, with one use. Its page lock is held until it has been read. [`Error::Exists`] when
-    /// another page is there already: look it up. [`Error::Stale`] when the slot is free by now: the entry that led here is gone.
+    /// Enters a page that is to be read in, with one use. Its page lock is held until it has been read.
+    /// [`Error::Exists`] when another page is there already: look it up. [`Error::Stale`] when the slot is free by now:
+    /// the entry that led here is gone.
     pub fn cache_insert(&self, slot: u64, page: Pfn) -> Result<()> {
         if page.0 >= MAX_FRAME {
             return Err(Error::Invalid);
@@ -228,8 +232,8 @@ impl SwapStore {
         parts(self.word(slot).ok()?.load(Ordering::Acquire)).0
     }
 
-    /// Puts `new` in the place of `old`, when a cached page is moved. Both page locks held. [`Error::Stale`] when the cache has
-    /// not `old`.
+    /// Puts `new` in the place of `old`, when a cached page is moved. Both page locks held. [`Error::Stale`] when the
+    /// cache has not `old`.
     pub fn cache_replace(&self, slot: u64, old: Pfn, new: Pfn) -> Result<()> {
         if new.0 >= MAX_FRAME {
             return Err(Error::Invalid);
@@ -239,8 +243,8 @@ impl SwapStore {
         Ok(())
     }
 
-    /// Takes the page of a slot out, with the cache's use; frees the slot if that was the last. Page lock held. The cache's reference
-    /// on the page is the caller's to put.
+    /// Takes the page of a slot out, with the cache's use; frees the slot if that was the last. Page lock held. The
+    /// cache's reference on the page is the caller's to put.
     pub fn cache_remove(&self, slot: u64) -> Option<Pfn> {
         let remove = |cached: Option<Pfn>, uses| cached.map(|_| (None, uses - 1)).ok_or(Error::Stale);
         let (old, _) = self.step(slot, remove).ok()?;
@@ -263,8 +267,8 @@ impl SwapStore {
         }
     }
 
-    /// Reads the contents of a slot, as they were last written. The lock of its cached page is held. What was never written in this
-    /// life of the slot is not to be read (G7).
+    /// Reads the contents of a slot, as they were last written. The lock of its cached page is held. What was never
+    /// written in this life of the slot is not to be read (G7).
     pub fn read(&self, slot: u64, out: &mut PageBytes) -> Result<()> {
         debug_assert!(self.count(slot) != 0, "slot {slot} is free");
         self.word(slot)?;

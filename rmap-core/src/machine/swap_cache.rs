@@ -1,8 +1,8 @@
 //! Pages leave the swap cache.
 //!
-//! The cache holds a reference on its page and one use of its slot ([`swap`](super::swap)). A page stays in it as long as entries in page
-//! tables name the slot, so that all who share the page meet at one frame again; with the last entry gone the slot is given back, and what
-//! the frame holds is the only copy.
+//! The cache holds a reference on its page and one use of its slot ([`swap`](super::swap)). A page stays in it as long
+//! as entries in page tables name the slot, so that all who share the page meet at one frame again; with the last entry
+//! gone the slot is given back, and what the frame holds is the only copy.
 
 use super::Machine;
 use super::system::SoftSystem;
@@ -10,7 +10,8 @@ use crate::page::Page;
 use crate::page::flags::PageFlags;
 
 impl<S: SoftSystem> Machine<S> {
-    /// An entry that named `slot` is gone: one use less. The page in the cache goes when no other entry is left. PTE lock held.
+    /// An entry that named `slot` is gone: one use less. The page in the cache goes when no other entry is left. PTE
+    /// lock held.
     pub(super) fn free_swap_entry(&self, slot: u64) {
         let Some(swap) = &self.swap else { return };
         let left = swap.free(slot);
@@ -27,8 +28,8 @@ impl<S: SoftSystem> Machine<S> {
         }
     }
 
-    /// Takes a page out of the swap cache if its lock is free and no entry names its slot. The caller has a reference. Whoever holds the lock
-    /// keeps it in: then [`trim_swap_cache`](Self::trim_swap_cache) finds it later.
+    /// Takes a page out of the swap cache if its lock is free and no entry names its slot. The caller has a reference.
+    /// Whoever holds the lock keeps it in: then [`trim_swap_cache`](Self::trim_swap_cache) finds it later.
     pub(super) fn try_leave_swap_cache(&self, page: &Page) {
         // Lock order: a try, allowed under PTE locks.
         if let Some(_locked) = page.try_lock() {
@@ -36,8 +37,8 @@ impl<S: SoftSystem> Machine<S> {
         }
     }
 
-    /// Takes a page out of the swap cache if no entry names its slot (the kernel's `folio_free_swap`). Returns whether it is out. Page lock
-    /// held, and the caller has a reference.
+    /// Takes a page out of the swap cache if no entry names its slot (the kernel's `folio_free_swap`). Returns whether
+    /// it is out. Page lock held, and the caller has a reference.
     pub(super) fn leave_swap_cache(&self, page: &Page) -> bool {
         debug_assert!(page.is_locked());
         let Some(swap) = &self.swap else { return true };
@@ -65,8 +66,8 @@ impl<S: SoftSystem> Machine<S> {
         debug_assert!(!last, "the caller has a reference");
     }
 
-    /// Lets go of pages in the swap cache whose slots no entry names. Their number is small: those whose page lock was held by another thread
-    /// when their last entry went. Returns how many it found.
+    /// Lets go of pages in the swap cache whose slots no entry names. Their number is small: those whose page lock was
+    /// held by another thread when their last entry went. Returns how many it found.
     pub fn trim_swap_cache(&self) -> u64 {
         let Some(swap) = &self.swap else { return 0 };
         let mut trimmed = 0;

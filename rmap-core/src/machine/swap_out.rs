@@ -4,8 +4,8 @@
 //!   page lock ─ slot, swap cache ─ try_to_unmap: an entry of the slot for each mapping ─ write ─ out of the cache ─ frame free
 //! ```
 //!
-//! The contents are written when nothing maps the page any more: from then on until the page lock is released nobody can change them. A fault on one of
-//! the new entries finds the page in the swap cache and waits for its lock.
+//! The contents are written when nothing maps the page any more: from then on until the page lock is released nobody
+//! can change them. A fault on one of the new entries finds the page in the swap cache and waits for its lock.
 
 use super::Machine;
 use super::swap::SwapStore;
@@ -37,14 +37,16 @@ impl<S: SoftSystem> UnmapHooks<S> for Hooks<'_, S> {
 }
 
 impl<S: SoftSystem> Machine<S> {
-    /// Tries to get a page out of memory. Returns whether its frame is free now, or is as soon as the last reference to it is put.
+    /// Tries to get a page out of memory. Returns whether its frame is free now, or is as soon as the last reference to
+    /// it is put.
     ///
-    /// An anonymous page goes to swap. A page of a file goes if it is clean and can be had again. Pages that are pinned, that a VMA with LOCKED maps,
-    /// that belong to KSM, dirty pages of files and shared memory, and pages of nobody stay, and so does every page without a swap
-    /// store. A page of which some mappings had to stay is mapped there; where it was unmapped already it faults back.
+    /// An anonymous page goes to swap. A page of a file goes if it is clean and can be had again. Pages that are
+    /// pinned, that a VMA with LOCKED maps, that belong to KSM, dirty pages of files and shared memory, and pages of
+    /// nobody stay, and so does every page without a swap store. A page of which some mappings had to stay is mapped
+    /// there; where it was unmapped already it faults back.
     ///
-    /// [`Error::NoSpace`](crate::base::error::Error::NoSpace): swap is full; or an error of its backing, after which the page is where it was,
-    /// and entries that were replaced fault back.
+    /// [`Error::NoSpace`](crate::base::error::Error::NoSpace): swap is full; or an error of its backing, after which
+    /// the page is where it was, and entries that were replaced fault back.
     ///
     /// Context: takes the page lock, and waits for it; no lock of this library held but mmap_locks.
     pub fn swap_out(&self, page: &Page) -> Result<bool> {
@@ -65,7 +67,8 @@ impl<S: SoftSystem> Machine<S> {
         out
     }
 
-    /// Whether a VMA with LOCKED maps the page. The flag may be left over from one that is gone: then it is taken away. Page lock held.
+    /// Whether a VMA with LOCKED maps the page. The flag may be left over from one that is gone: then it is taken away.
+    /// Page lock held.
     fn is_mlocked(&self, page: &Page) -> bool {
         if !page.has(PageFlags::MLOCKED) {
             return false;

@@ -15,8 +15,8 @@ use crate::engine::per_mm::PerMm;
 use crate::engine::pte_chain::PteChain;
 use crate::mm::{System, VmaBounds};
 
-/// A system whose page tables and data are the machine's. Implemented by itself; [`machine_system!`](crate::machine_system) makes one from an
-/// engine.
+/// A system whose page tables and data are the machine's. Implemented by itself;
+/// [`machine_system!`](crate::machine_system) makes one from an engine.
 pub trait SoftSystem:
     Kernel + System<Table = RadixTable, MmData = MmState, VmaData = VmaExt, FileData = FileExt>
 {
@@ -27,8 +27,8 @@ impl<S> SoftSystem for S where
 {
 }
 
-/// Declares a type that is a machine with the given engine: `machine_system!(/** docs */ pub MySystem, MyEngine)`, where `MyEngine<S>` implements
-/// [`Engine<S>`](crate::engine::Engine).
+/// Declares a type that is a machine with the given engine: `machine_system!(/** docs */ pub MySystem, MyEngine)`,
+/// where `MyEngine<S>` implements [`Engine<S>`](crate::engine::Engine).
 #[macro_export]
 macro_rules! machine_system {
     ($(#[$doc:meta])* $vis:vis $name:ident, $engine:ident) => {
@@ -88,7 +88,8 @@ pub struct MmState {
     pub min_addr: VirtAddr,
     /// First address that no mapping may reach.
     pub task_size: VirtAddr,
-    /// Where searches for a free range begin: downwards from here, or upwards if `bottom_up`. mmap_lock (write); Relaxed.
+    /// Where searches for a free range begin: downwards from here, or upwards if `bottom_up`. mmap_lock (write);
+    /// Relaxed.
     pub mmap_base: AtomicU64,
     /// Searches go upwards. As `mmap_base`.
     pub bottom_up: AtomicBool,
@@ -102,8 +103,8 @@ pub struct MmState {
     pub def_flags: AtomicU64,
     /// Reads of untouched anonymous memory get a page of their own instead of the zero page.
     pub no_zeropage: AtomicBool,
-    /// The layout is not to be trusted any more: set when fork failed half-way or the address space is being torn down. Read under the PTE
-    /// lock by faults that are about to install an entry.
+    /// The layout is not to be trusted any more: set when fork failed half-way or the address space is being torn down.
+    /// Read under the PTE lock by faults that are about to install an entry.
     pub unstable: AtomicBool,
 }
 
@@ -175,8 +176,9 @@ impl Access {
     }
 }
 
-/// What the embedder does for a VMA (the kernel's `vm_ops`, and userfaultfd's monitor). No method is called with a lock held but those that it names, and none
-/// may call back into the address space that it is called for, `missing` excepted.
+/// What the embedder does for a VMA (the kernel's `vm_ops`, and userfaultfd's monitor). No method is called with a lock
+/// held but those that it names, and none may call back into the address space that it is called for, `missing`
+/// excepted.
 pub trait VmaOps: Sync {
     /// The VMA came into being: mapped, split off, copied, or forked. mmap_lock held exclusively.
     fn open(&self, private: usize, bounds: VmaBounds) {
@@ -186,13 +188,15 @@ pub trait VmaOps: Sync {
     fn close(&self, private: usize, bounds: VmaBounds) {
         let _ = (private, bounds);
     }
-    /// Contents for the page at `pgoff` of a VMA that has no page cache behind it. mmap_lock held shared. [`Error::Bus`]: there is nothing.
+    /// Contents for the page at `pgoff` of a VMA that has no page cache behind it. mmap_lock held shared.
+    /// [`Error::Bus`]: there is nothing.
     fn fault(&self, private: usize, pgoff: PgOff, out: &mut [u8; PAGE_SIZE as usize]) -> Result<()> {
         let _ = (private, pgoff, out);
         Err(Error::NotSupported)
     }
     /// A page of a UFFD_MISSING VMA is missing at `addr`. Called with no lock held: it may fill the page
-    /// ([`Machine::uffd_copy`](super::Machine::uffd_copy)). The fault is tried again when it returns `Ok`, and fails with its error else.
+    /// ([`Machine::uffd_copy`](super::Machine::uffd_copy)). The fault is tried again when it returns `Ok`, and fails
+    /// with its error else.
     fn missing(&self, private: usize, mm: u64, addr: VirtAddr, access: Access) -> Result<()> {
         let _ = (private, mm, addr, access);
         Err(Error::NotSupported)
@@ -238,7 +242,8 @@ pub struct FileExt {
     pub ops: Option<&'static dyn FileOps>,
     /// Handed to `ops`.
     pub private: usize,
-    /// Shared anonymous memory that mmap made: nobody can open it again, so its pages go with the last VMA that maps it.
+    /// Shared anonymous memory that mmap made: nobody can open it again, so its pages go with the last VMA that maps
+    /// it.
     pub transient: bool,
 }
 

@@ -1,4 +1,5 @@
-//! munmap: entries go, then the ties of VMAs, then VMAs, then page tables, in this order, so that no walk is ever on its way to a table that goes.
+//! munmap: entries go, then the ties of VMAs, then VMAs, then page tables, in this order, so that no walk is ever on
+//! its way to a table that goes.
 
 use super::Machine;
 use super::layout::{account_vm, closed, page_align};
@@ -23,12 +24,14 @@ impl<S: SoftSystem> Machine<S> {
         done
     }
 
-    /// Frees VMAs whose grace period is over. At the end of each system call that takes VMAs out; no lock of this library held.
+    /// Frees VMAs whose grace period is over. At the end of each system call that takes VMAs out; no lock of this
+    /// library held.
     pub(super) fn settle(&self) {
         self.rmap.arena().rcu.reclaim();
     }
 
-    /// munmap under `mmap_lock`. VMAs that reach across an end are cut first, which alone can fail; then nothing has changed.
+    /// munmap under `mmap_lock`. VMAs that reach across an end are cut first, which alone can fail; then nothing has
+    /// changed.
     pub(super) fn unmap_region(&self, mm: &MmWrite<'_, S>, start: VirtAddr, end: VirtAddr) -> Result<()> {
         self.cut_edges(mm, start, end)?;
         self.detach(mm, start, end);
@@ -67,7 +70,8 @@ impl<S: SoftSystem> Machine<S> {
         }
     }
 
-    /// Empties `[start, end)` of a VMA: pages are unmapped and put, swap entries freed, markers forgotten. Figures and charges follow. One flush.
+    /// Empties `[start, end)` of a VMA: pages are unmapped and put, swap entries freed, markers forgotten. Figures and
+    /// charges follow. One flush.
     ///
     /// `mmap_lock` is held, shared suffices.
     pub(super) fn zap_range(&self, vma: &Vma<S>, start: VirtAddr, end: VirtAddr) {
@@ -128,7 +132,8 @@ fn range_end<S: SoftSystem>(mm: &Mm<S>, addr: VirtAddr, len: u64) -> Result<Virt
     end.filter(|&end| addr.is_page_aligned() && end > addr && end <= mm.data().task_size).ok_or(Error::Invalid)
 }
 
-/// Frees the page tables of `[start, end)`, where no VMA is any more, and those at its ends that no neighbour needs (the kernel's `free_pgtables`).
+/// Frees the page tables of `[start, end)`, where no VMA is any more, and those at its ends that no neighbour needs
+/// (the kernel's `free_pgtables`).
 pub(super) fn free_tables<S: SoftSystem>(mm: &MmWrite<'_, S>, start: VirtAddr, end: VirtAddr) {
     let floor = mm.prev_vma(start).map_or(VirtAddr(0), Vma::end);
     let ceiling = mm.next_vma(end).map_or(ADDRESS_END, Vma::start);

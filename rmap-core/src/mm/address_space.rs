@@ -1,10 +1,10 @@
 //! One address space (the kernel's `mm_struct`): regions in order of address, and the lock over them.
 //!
-//! `mmap_lock` is held shared by faults and exclusively by changes of layout; [`MmRead`] and [`MmWrite`] stand for it. Reverse walks hold neither:
-//! they find VMAs through anchors, or by address without a lock ([`Mm::find_racy`]).
+//! `mmap_lock` is held shared by faults and exclusively by changes of layout; [`MmRead`] and [`MmWrite`] stand for it.
+//! Reverse walks hold neither: they find VMAs through anchors, or by address without a lock ([`Mm::find_racy`]).
 //!
-//! `mm_users` counts those who run in it; at 0 its regions are torn down. `mm_count` counts those who look at it (the [`MmRef`]s);
-//! at 0 it is freed.
+//! `mm_users` counts those who run in it; at 0 its regions are torn down. `mm_count` counts those who look at it (the
+//! [`MmRef`]s); at 0 it is freed.
 
 use super::arena::Arena;
 use super::vma::{self, COMING, LINKED_MM, NewVma, Vma, VmaBounds, VmaName};
@@ -141,8 +141,9 @@ impl<S: System> Mm<S> {
         self.users.load(Ordering::Acquire)
     }
 
-    /// The VMA with `addr`, without mmap_lock. The read section (`_section`, of this context's arena) keeps the VMA from being freed, nothing keeps it
-    /// in place: by the time the caller looks, it may have been split, moved or unlinked. Check its bounds again under a lock, or against the PTE.
+    /// The VMA with `addr`, without mmap_lock. The read section (`_section`, of this context's arena) keeps the VMA
+    /// from being freed, nothing keeps it in place: by the time the caller looks, it may have been split, moved or
+    /// unlinked. Check its bounds again under a lock, or against the PTE.
     pub fn find_racy<'a>(&'a self, _section: &'a RcuGuard<'_>, addr: VirtAddr) -> Option<&'a Vma<S>> {
         let vma = self.regions.find_racy(addr.0)?;
         // SAFETY: the VMA was linked after the section began or is freed only after the section ends.
@@ -296,7 +297,8 @@ impl<'a, S: System> MmWrite<'a, S> {
         core::ptr::eq(vma.mm(), self.mm) && vma.is_linked()
     }
 
-    /// Puts a new VMA into the address space and into its file. [`Error::Exists`]: it overlaps another. On failure it is freed.
+    /// Puts a new VMA into the address space and into its file. [`Error::Exists`]: it overlaps another. On failure it
+    /// is freed.
     pub fn link(&self, new: NewVma<S>) -> Result<&'a Vma<S>> {
         self.check_free(&new)?;
         self.prepare_link(&new)?;
@@ -309,8 +311,8 @@ impl<'a, S: System> MmWrite<'a, S> {
         if self.vmas_in(start, end).next().is_some() { Err(Error::Exists) } else { Ok(()) }
     }
 
-    /// The part of linking that can fail: on success the VMA is in its file, and there is room in the index of regions. Something else may
-    /// still be in its place: walks that meet the VMA find nothing in it until it is linked.
+    /// The part of linking that can fail: on success the VMA is in its file, and there is room in the index of regions.
+    /// Something else may still be in its place: walks that meet the VMA find nothing in it until it is linked.
     pub fn prepare_link(&self, new: &NewVma<S>) -> Result<()> {
         if !core::ptr::eq(new.mm(), self.mm) {
             return Err(Error::Foreign);
@@ -319,8 +321,8 @@ impl<'a, S: System> MmWrite<'a, S> {
         new.file().map_or(Ok(()), |file| file.link(NonNull::from(&**new)))
     }
 
-    /// The part that cannot, if [`prepare_link`](Self::prepare_link) was done under the same hold of `mmap_lock`, the room is still there
-    /// ([`reserve`](Self::reserve)), and the place is free.
+    /// The part that cannot, if [`prepare_link`](Self::prepare_link) was done under the same hold of `mmap_lock`, the
+    /// room is still there ([`reserve`](Self::reserve)), and the place is free.
     pub fn finish_link(&self, new: NewVma<S>) -> &'a Vma<S> {
         debug_assert!(self.check_free(&new).is_ok() && new.file().is_some() == new.is_linked_to_file());
         self.link_region(&new);
@@ -359,14 +361,15 @@ impl<'a, S: System> MmWrite<'a, S> {
 
     /// Changes the bounds of a VMA in the index of regions. The locks of its anchors are held.
     pub(crate) fn rekey(&self, vma: &Vma<S>, bounds: VmaBounds) {
-        // SAFETY: (1) mmap_lock is held exclusively; (2) the VMA is in the index; (3) callers keep it clear of its neighbours.
+        // SAFETY: (1) mmap_lock is held exclusively; (2) the VMA is in the index; (3) callers keep it clear of its
+        // neighbours.
         unsafe {
             self.mm.regions.rekey(NonNull::from(vma), bounds.start.0, bounds.end.0, || vma.set_bounds(bounds));
         }
     }
 
-    /// Takes a VMA out of the address space and its file, and frees it after a grace period. The engine has let go of it before, and
-    /// nothing is mapped in it.
+    /// Takes a VMA out of the address space and its file, and frees it after a grace period. The engine has let go of
+    /// it before, and nothing is mapped in it.
     pub(crate) fn unlink_and_free(&self, vma: &'a Vma<S>) {
         if vma.is_linked() {
             self.unlink_region(vma);
@@ -376,8 +379,8 @@ impl<'a, S: System> MmWrite<'a, S> {
         {
             file.unlink(NonNull::from(vma));
         }
-        // SAFETY: (1) linked nowhere any more; (2) the arena is its own; (3) freed once: it was linked until now, and callers give up their
-        // reference.
+        // SAFETY: (1) linked nowhere any more; (2) the arena is its own; (3) freed once: it was linked until now, and
+        // callers give up their reference.
         unsafe { vma::free_later(&self.mm.arena, NonNull::from(vma)) };
     }
 

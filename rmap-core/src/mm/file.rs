@@ -48,8 +48,8 @@ pub struct File<S: System> {
     data: S::FileData,
 }
 
-// SAFETY: (1) `i_mmap` is guarded by `i_mmap_rwsem`; (2) descriptors in the cache are made of atomics and outlive the file (they
-// are the context's); (3) the data are Send and Sync.
+// SAFETY: (1) `i_mmap` is guarded by `i_mmap_rwsem`; (2) descriptors in the cache are made of atomics and outlive the
+// file (they are the context's); (3) the data are Send and Sync.
 unsafe impl<S: System> Send for File<S> {}
 // SAFETY: as for Send.
 unsafe impl<S: System> Sync for File<S> {}
@@ -112,8 +112,8 @@ impl<S: System> File<S> {
         &self.i_mmap_rwsem
     }
 
-    /// Visits the VMAs that map any of the page offsets `[first, last]`, with the address of the first of them in each VMA.
-    /// `i_mmap_rwsem` is held (`_held`).
+    /// Visits the VMAs that map any of the page offsets `[first, last]`, with the address of the first of them in each
+    /// VMA. `i_mmap_rwsem` is held (`_held`).
     pub fn for_each_vma(
         &self,
         _held: &IMmapRead<'_>,
@@ -132,8 +132,8 @@ impl<S: System> File<S> {
         unsafe { &*self.i_mmap.get() }.len()
     }
 
-    /// Puts a VMA into `i_mmap`, after all VMAs of equal interval: behind the parent that it was forked from, behind the source that it moves
-    /// from. Allocates only while the lock is not held.
+    /// Puts a VMA into `i_mmap`, after all VMAs of equal interval: behind the parent that it was forked from, behind
+    /// the source that it moves from. Allocates only while the lock is not held.
     pub(super) fn link(&self, vma: NonNull<Vma<S>>) -> Result<()> {
         // SAFETY: the caller's VMA, alive.
         let v = unsafe { vma.as_ref() };
@@ -172,14 +172,15 @@ impl<S: System> File<S> {
         unsafe { (*self.i_mmap.get()).insert(&self.arena.nodes, key) }
     }
 
-    /// Takes out a key that [`insert_key`](Self::insert_key) has put at `place`. The lock has been held exclusively since.
+    /// Takes out a key that [`insert_key`](Self::insert_key) has put at `place`. The lock has been held exclusively
+    /// since.
     pub(crate) fn remove_key(&self, _held: &IMmapWrite<'_>, key: NonNull<VmaKey<S>>, place: Place) {
         // SAFETY: the lock is held exclusively; put there by `insert_key`.
         unsafe { (*self.i_mmap.get()).remove(&self.arena.nodes, key, place) };
     }
 
-    /// Takes out the current key of a VMA, if `was` says that it is in, and notes where its next one is, if there is one. The lock is held
-    /// exclusively.
+    /// Takes out the current key of a VMA, if `was` says that it is in, and notes where its next one is, if there is
+    /// one. The lock is held exclusively.
     pub(crate) fn retie(&self, _held: &IMmapWrite<'_>, vma: &Vma<S>, was: bool, place: Option<Place>) {
         // SAFETY: (1) the lock is held exclusively; (2) the VMA's place is where its current key was put.
         unsafe {
@@ -192,7 +193,8 @@ impl<S: System> File<S> {
         vma.set_linked(LINKED_FILE, place.is_some());
     }
 
-    /// The page at an offset, with a reference for the caller. Its place is certain only under the page lock: look at its mapping word again.
+    /// The page at an offset, with a reference for the caller. Its place is certain only under the page lock: look at
+    /// its mapping word again.
     pub fn find_get_page(&self, pgoff: PgOff) -> Option<&Page> {
         let cache = self.cache.lock();
         // SAFETY: descriptors outlive the file.
@@ -219,8 +221,8 @@ impl<S: System> File<S> {
         Ok(())
     }
 
-    /// Takes a page out of the cache and resets its word. The page lock is held and nothing maps the page. The cache's reference becomes the
-    /// caller's.
+    /// Takes a page out of the cache and resets its word. The page lock is held and nothing maps the page. The cache's
+    /// reference becomes the caller's.
     pub fn remove_page(&self, page: &Page) -> Result<()> {
         if page.mapping().load() != Mapping::File(NonNull::from(self).cast()) {
             return Err(Error::Foreign);
@@ -249,7 +251,8 @@ impl<S: System> File<S> {
     /// The file that a mapping word points to.
     ///
     /// # Safety
-    /// The word belongs to a page of this kind of system, and the page's lock is held, so the page cannot leave the file and the file cannot go.
+    /// The word belongs to a page of this kind of system, and the page's lock is held, so the page cannot leave the
+    /// file and the file cannot go.
     pub unsafe fn of_page<'a>(word: NonNull<()>) -> &'a Self {
         // SAFETY: the caller's contract.
         unsafe { word.cast::<Self>().as_ref() }

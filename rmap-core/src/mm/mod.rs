@@ -36,7 +36,8 @@ pub trait System: Sized + Send + Sync + 'static {
     type Table: PageTable;
     /// The embedder's own data in an address space.
     type MmData: Send + Sync;
-    /// The embedder's own data in a VMA (operations, a handler, a pointer). Copied when a VMA is split, copied or forked.
+    /// The embedder's own data in a VMA (operations, a handler, a pointer). Copied when a VMA is split, copied or
+    /// forked.
     type VmaData: Clone + Default + PartialEq + Send + Sync;
     /// The embedder's own data in a file.
     type FileData: Send + Sync;

@@ -1,8 +1,9 @@
 //! A region of an address space (the kernel's `vm_area_struct`).
 //!
-//! A VMA is made by [`NewVma`], which its maker alone knows; it becomes reachable when it is linked into its address space, its
-//! file and its engine's trees, and is freed after it was unlinked from all three and a grace period has passed. Whoever reaches a VMA
-//! through an anchor (anon_vma root, `i_mmap_rwsem`) finds it alive and with constant bounds while that lock is held.
+//! A VMA is made by [`NewVma`], which its maker alone knows; it becomes reachable when it is linked into its address
+//! space, its file and its engine's trees, and is freed after it was unlinked from all three and a grace period has
+//! passed. Whoever reaches a VMA through an anchor (anon_vma root, `i_mmap_rwsem`) finds it alive and with constant
+//! bounds while that lock is held.
 
 use super::arena::Arena;
 use super::file::FileRef;
@@ -43,7 +44,8 @@ impl VmaBounds {
     pub const fn last_pgoff(&self) -> PgOff {
         self.pgoff + self.pages() - 1
     }
-    /// The page offset of an address in it (or near it: the head of a compound page may lie below a VMA that maps its tails).
+    /// The page offset of an address in it (or near it: the head of a compound page may lie below a VMA that maps its
+    /// tails).
     pub const fn pgoff_of(&self, addr: VirtAddr) -> PgOff {
         self.pgoff.wrapping_add_signed((addr.0.wrapping_sub(self.start.0) as i64) >> PAGE_SHIFT)
     }
@@ -64,9 +66,9 @@ impl VmaBounds {
 
 /// What a VMA is indexed by in the trees of files and anchors: the page offsets that it maps.
 ///
-/// A VMA has two. The current one is in the trees and never changes while it is; a change of bounds fills the other, puts it in beside the first,
-/// takes the first out, and makes the other current, so that it can be undone until its last step and no walk ever meets a
-/// changing interval.
+/// A VMA has two. The current one is in the trees and never changes while it is; a change of bounds fills the other,
+/// puts it in beside the first, takes the first out, and makes the other current, so that it can be undone until its
+/// last step and no walk ever meets a changing interval.
 #[repr(C)]
 pub struct VmaKey<S: System> {
     first: AtomicU64,
@@ -84,12 +86,13 @@ impl<S: System> VmaKey<S> {
     pub fn vma(&self) -> &Vma<S> {
         let key = core::ptr::from_ref(self);
         let vma = core::ptr::with_exposed_provenance::<Vma<S>>(key.addr() & !(VMA_ALIGN - 1));
-        // SAFETY: (1) keys exist only as the first field of a VMA, which is aligned to more than their size; (2) the VMA's
-        // provenance was exposed by `Vma::current_key` or `Vma::next_key`, which alone give out keys.
+        // SAFETY: (1) keys exist only as the first field of a VMA, which is aligned to more than their size; (2) the
+        // VMA's provenance was exposed by `Vma::current_key` or `Vma::next_key`, which alone give out keys.
         unsafe { &*vma }
     }
 
-    /// The address of page offset `pgoff`, or the VMA's start if it maps only later ones. The key is current and the VMA reaches `pgoff`.
+    /// The address of page offset `pgoff`, or the VMA's start if it maps only later ones. The key is current and the
+    /// VMA reaches `pgoff`.
     #[inline]
     pub fn address_of(&self, pgoff: PgOff) -> VirtAddr {
         let first = self.first.load(Ordering::Relaxed);
@@ -117,8 +120,8 @@ const VMA_ALIGN: usize = 64;
 pub struct Vma<S: System> {
     /// Page offsets. The spare one is written under mmap_lock (write); the current one is constant.
     keys: [VmaKey<S>; 2],
-    /// Bounds in bytes. Written, with `current`, under mmap_lock (write) plus, once linked there, the locks of its anchors; read under any of
-    /// these. Relaxed: those locks order them.
+    /// Bounds in bytes. Written, with `current`, under mmap_lock (write) plus, once linked there, the locks of its
+    /// anchors; read under any of these. Relaxed: those locks order them.
     start: AtomicU64,
     end: AtomicU64,
     /// [`VmFlags`]. Written under mmap_lock (write); readers that hold only an anchor see the old or the new value.
@@ -154,8 +157,8 @@ pub(super) const LINKED_FILE: u32 = 2;
 /// Not in its address space's index yet: what is mapped at its addresses is another VMA's.
 pub(super) const COMING: u32 = 4;
 
-// SAFETY: (1) atomics; (2) the cells are guarded by the locks that their comments name, which the methods that touch them take or
-// demand; (3) `S::VmaData` and the engine's data are Send and Sync.
+// SAFETY: (1) atomics; (2) the cells are guarded by the locks that their comments name, which the methods that touch
+// them take or demand; (3) `S::VmaData` and the engine's data are Send and Sync.
 unsafe impl<S: System> Send for Vma<S> {}
 // SAFETY: as for Send.
 unsafe impl<S: System> Sync for Vma<S> {}
@@ -240,8 +243,8 @@ impl<S: System> Vma<S> {
     /// Its address space.
     #[inline]
     pub fn mm(&self) -> &Mm<S> {
-        // SAFETY: an Mm outlives its VMAs: `Mm::drop` runs after all were freed and their grace period is over; a reference to a VMA
-        // exists only inside a lock or a read section that keeps it from being freed.
+        // SAFETY: an Mm outlives its VMAs: `Mm::drop` runs after all were freed and their grace period is over; a
+        // reference to a VMA exists only inside a lock or a read section that keeps it from being freed.
         unsafe { &*self.mm.load(Ordering::Relaxed) }
     }
     /// The file that it maps.
@@ -260,7 +263,8 @@ impl<S: System> Vma<S> {
     pub fn engine(&self) -> &<S::Engine as EngineData>::Vma {
         &self.engine
     }
-    /// Which owner of this memory it is: odd while alive. A handle that remembers it can tell a stale VMA from a living one.
+    /// Which owner of this memory it is: odd while alive. A handle that remembers it can tell a stale VMA from a living
+    /// one.
     pub fn generation(&self) -> u32 {
         self.generation.load(Ordering::Acquire)
     }
@@ -268,9 +272,9 @@ impl<S: System> Vma<S> {
     pub fn is_linked(&self) -> bool {
         self.linked.load(Ordering::Relaxed) & LINKED_MM != 0
     }
-    /// Whether it is about to come into its address space, where another VMA may still be in its place: walks may meet it by its anchors
-    /// and its file, and find nothing of its own. Under a PTE lock the answer is certain for the entries of that table: entries come
-    /// after the VMA.
+    /// Whether it is about to come into its address space, where another VMA may still be in its place: walks may meet
+    /// it by its anchors and its file, and find nothing of its own. Under a PTE lock the answer is certain for the
+    /// entries of that table: entries come after the VMA.
     #[inline]
     pub fn is_coming(&self) -> bool {
         self.linked.load(Ordering::Relaxed) & COMING != 0
@@ -445,7 +449,8 @@ impl<S: System> Drop for NewVma<S> {
             file.unlink(self.vma);
         }
         self.set_linked(COMING, false);
-        // SAFETY: never in an index (that goes through `into_raw`), and in no tree any more: walks that met it held the tree's lock.
+        // SAFETY: never in an index (that goes through `into_raw`), and in no tree any more: walks that met it held the
+        // tree's lock.
         unsafe {
             vacate(self.vma);
             self.arena.vmas.give(self.vma);
@@ -473,13 +478,14 @@ unsafe fn vacate<S: System>(vma: NonNull<Vma<S>>) {
 /// Frees a VMA after a grace period. It is unlinked from its address space, its file and its engine's trees.
 ///
 /// # Safety
-/// The VMA is linked nowhere, is freed once, and `arena` is its own; readers without a lock may still hold it until the grace period ends.
+/// The VMA is linked nowhere, is freed once, and `arena` is its own; readers without a lock may still hold it until the
+/// grace period ends.
 pub(super) unsafe fn free_later<S: System>(arena: &Arena<S>, vma: NonNull<Vma<S>>) {
     unsafe fn free<S: System>(head: NonNull<RetireHead>, arena: *const ()) {
         // SAFETY: the head lies this far into its VMA.
         let vma = unsafe { head.byte_sub(core::mem::offset_of!(Vma<S>, retire)).cast::<Vma<S>>() };
-        // SAFETY: (1) slab memory stays a VMA; (2) the grace period is over and the VMA was unlinked before it began; (3) the arena
-        // drains its grace periods before it is dropped.
+        // SAFETY: (1) slab memory stays a VMA; (2) the grace period is over and the VMA was unlinked before it began;
+        // (3) the arena drains its grace periods before it is dropped.
         unsafe {
             vacate(vma);
             (*arena.cast::<Arena<S>>()).vmas.give(vma);

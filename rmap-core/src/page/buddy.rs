@@ -1,10 +1,10 @@
 //! Which frames of a range are free: a buddy allocator of orders 0 to 9, with a stack of single frames in front.
 //!
-//! A free block of order k is `2^k` frames whose first frame number is a multiple of `2^k`. Two blocks that together are such
-//! a block of the next order are buddies and are joined when both are free. Single frames, nearly all that is ever
-//! asked for, come from and go to a small stack first: the frame freed last is used next, and joining and splitting
-//! are for what overflows it. A request for more than one frame that finds no block empties the stack into the lists and looks
-//! again, so the stack never causes a refusal.
+//! A free block of order k is `2^k` frames whose first frame number is a multiple of `2^k`. Two blocks that together
+//! are such a block of the next order are buddies and are joined when both are free. Single frames, nearly all that is
+//! ever asked for, come from and go to a small stack first: the frame freed last is used next, and joining and
+//! splitting are for what overflows it. A request for more than one frame that finds no block empties the stack into
+//! the lists and looks again, so the stack never causes a refusal.
 //!
 //! Frames are named here by their distance from the first. Nothing here locks: the owner does.
 

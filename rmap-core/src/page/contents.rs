@@ -1,14 +1,14 @@
 //! The bytes of page frames and of swap slots kept in memory: pages of 4 KiB, numbered from 0.
 //!
 //! A page without memory reads as zero. Memory is attached by [`make_zero`](PageStore::make_zero) or
-//! [`ensure`](PageStore::ensure) and then stays until the store is dropped, whatever happens to the frame. So a racing reader
-//! with a stale frame number reads living memory, and no method here needs a contract; frames that are freed and handed
-//! out again cost no allocation.
+//! [`ensure`](PageStore::ensure) and then stays until the store is dropped, whatever happens to the frame. So a racing
+//! reader with a stale frame number reads living memory, and no method here needs a contract; frames that are freed and
+//! handed out again cost no allocation.
 //!
-//! Bytes are kept in words of eight, each an atomic accessed Relaxed: programs race on their own memory, and that must be
-//! defined behaviour here. A store of part of a word is a read-modify-write, so that two threads that write neighbouring bytes do
-//! not undo each other. The store orders nothing: whoever hands a page from one thread to another does that by the lock
-//! or the reference count that it hands it over with.
+//! Bytes are kept in words of eight, each an atomic accessed Relaxed: programs race on their own memory, and that must
+//! be defined behaviour here. A store of part of a word is a read-modify-write, so that two threads that write
+//! neighbouring bytes do not undo each other. The store orders nothing: whoever hands a page from one thread to another
+//! does that by the lock or the reference count that it hands it over with.
 
 use crate::base::alloc::{Heap, HeapVec};
 use crate::base::error::{Error, Result};
@@ -36,8 +36,8 @@ impl Words {
 /// Numbered pages of bytes. See the [module](self).
 pub struct PageStore {
     heap: Heap,
-    /// Null, or the memory of that page. Set once by compare-exchange: Release, pairs with the Acquire in `words`; freed only by
-    /// drop.
+    /// Null, or the memory of that page. Set once by compare-exchange: Release, pairs with the Acquire in `words`;
+    /// freed only by drop.
     pages: HeapVec<AtomicPtr<Words>>,
 }
 
@@ -155,8 +155,8 @@ impl PageStore {
         self.words(page).is_none_or(|words| words.iter().all(|word| word.load(Ordering::Relaxed) == 0))
     }
 
-    /// Compares two pages as strings of bytes. While others write, the answer is of no one moment: write-protect first, or
-    /// compare again.
+    /// Compares two pages as strings of bytes. While others write, the answer is of no one moment: write-protect first,
+    /// or compare again.
     pub fn compare(&self, a: u64, b: u64) -> cmp::Ordering {
         let word =
             |words: Option<&[AtomicU64; WORDS]>, i: usize| words.map_or(0, |words| words[i].load(Ordering::Relaxed));
@@ -211,8 +211,8 @@ impl Drop for PageStore {
         for page in &self.pages {
             // Relaxed: `&mut self` came to this thread after all that others did here.
             if let Some(words) = NonNull::new(page.load(Ordering::Relaxed)) {
-                // SAFETY: (1) allocated in `attach` with this layout and published once; (2) `&mut self`: no reader is left;
-                // (3) it is initialised.
+                // SAFETY: (1) allocated in `attach` with this layout and published once; (2) `&mut self`: no reader is
+                // left; (3) it is initialised.
                 unsafe {
                     core::ptr::drop_in_place(words.as_ptr());
                     self.heap.free(words.cast(), Layout::new::<Words>());

@@ -11,9 +11,9 @@
 //! | high | mappings of the whole compound page by one entry |
 //!
 //! **exclusive against pins.** A page that is anon-exclusive may be written in place. Fork takes the flag away
-//! ([`Page::try_share`]); a pin taken without locks relies on it ([`Page::try_pin`]). Both follow one pattern, write mine, full
-//! fence, read yours, so at least one of them sees the other: either the pin finds the flag gone and gives up, or fork finds the
-//! pin and copies the page.
+//! ([`Page::try_share`]); a pin taken without locks relies on it ([`Page::try_pin`]). Both follow one pattern, write
+//! mine, full fence, read yours, so at least one of them sees the other: either the pin finds the flag gone and gives
+//! up, or fork finds the pin and copies the page.
 
 use super::Page;
 use super::flags::PageFlags;
@@ -38,7 +38,8 @@ const fn entire(word: u64) -> u32 {
 /// What the end of a mapping was the end of. Each answer is exact, whoever else maps and unmaps the page meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unmapped {
-    /// No mapping of that sort is left: by a single entry of this very page, or by one entry of the whole compound page.
+    /// No mapping of that sort is left: by a single entry of this very page, or by one entry of the whole compound
+    /// page.
     pub this: bool,
     /// Nothing maps the page, or any page of its compound page.
     pub all: bool,
@@ -102,7 +103,8 @@ impl Page {
         Unmapped { this, all }
     }
 
-    /// One more mapping of the whole compound page. PTE lock held; asked of the head. Returns whether it is the first of its sort.
+    /// One more mapping of the whole compound page. PTE lock held; asked of the head. Returns whether it is the first
+    /// of its sort.
     pub fn add_entire_mapping(&self) -> bool {
         debug_assert!(!self.is_tail() && self.is_compound());
         entire(self.word.fetch_add(ONE_ENTIRE, Ordering::AcqRel)) == 0
@@ -140,8 +142,8 @@ impl Page {
         inc_not_zero(&self.head().refcount)
     }
 
-    /// One reference less. Returns whether it was the last: the caller then owns the frame and frees it. AcqRel: what every former
-    /// holder did is done before the frame is freed.
+    /// One reference less. Returns whether it was the last: the caller then owns the frame and frees it. AcqRel: what
+    /// every former holder did is done before the frame is freed.
     #[inline]
     #[must_use]
     pub fn put(&self) -> bool {
@@ -157,8 +159,9 @@ impl Page {
     }
 
     /// Pins a page for access that goes on while page tables change. Takes a reference and a pin, and checks that an
-    /// anonymous page is exclusive, after a full fence that pairs with the one in [`try_share`](Self::try_share). False: the
-    /// page is shared, or on its way there; fault it for writing and try again. The caller holds a reference or the PTE lock.
+    /// anonymous page is exclusive, after a full fence that pairs with the one in [`try_share`](Self::try_share).
+    /// False: the page is shared, or on its way there; fault it for writing and try again. The caller holds a reference
+    /// or the PTE lock.
     pub fn try_pin(&self) -> bool {
         let head = self.head();
         head.get();
@@ -172,8 +175,8 @@ impl Page {
         true
     }
 
-    /// Gives a pin and its reference back. Returns whether that was the last reference: the caller then owns the frame and
-    /// frees it.
+    /// Gives a pin and its reference back. Returns whether that was the last reference: the caller then owns the frame
+    /// and frees it.
     #[must_use]
     pub fn unpin(&self) -> bool {
         let head = self.head();
@@ -182,8 +185,8 @@ impl Page {
         head.put()
     }
 
-    /// Takes the exclusive flag away so that fork may share the page. Refused, with the flag back in place, when the page is pinned: fork then
-    /// copies it. PTE lock held. The fence pairs with the one in [`try_pin`](Self::try_pin).
+    /// Takes the exclusive flag away so that fork may share the page. Refused, with the flag back in place, when the
+    /// page is pinned: fork then copies it. PTE lock held. The fence pairs with the one in [`try_pin`](Self::try_pin).
     pub fn try_share(&self) -> bool {
         if self.pins() != 0 {
             return false;

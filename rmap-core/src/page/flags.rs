@@ -13,7 +13,8 @@ bitflags! {
         const LOCKED = 1;
         /// Somebody waits for the page lock.
         const WAITERS = 1 << 1;
-        /// Mapped by one address space alone, which may write without a copy. Set and cleared under the PTE lock; see [`super::count`].
+        /// Mapped by one address space alone, which may write without a copy. Set and cleared under the PTE lock; see
+        /// [`super::count`].
         const ANON_EXCLUSIVE = 1 << 2;
         /// Goes to swap, not to a file. Set before the page is first mapped.
         const SWAP_BACKED = 1 << 3;
@@ -60,8 +61,8 @@ impl Page {
         self.flags().contains(flags)
     }
 
-    /// Sets flags; returns whether all were set before. Release: what was written before (contents, for UPTODATE) is seen by
-    /// whoever sees the flag; pairs with the Acquire in [`flags`](Self::flags).
+    /// Sets flags; returns whether all were set before. Release: what was written before (contents, for UPTODATE) is
+    /// seen by whoever sees the flag; pairs with the Acquire in [`flags`](Self::flags).
     #[inline]
     pub fn set(&self, flags: PageFlags) -> bool {
         debug_assert!(!flags.intersects(PageFlags::LOCKED | PageFlags::WAITERS));

@@ -12,8 +12,8 @@
 //! [`Contents::MetadataOnly`] there are no bytes: reads give zero and writes vanish, for simulations larger than this
 //! computer.
 //!
-//! One lock of leaf rank guards the free lists; it is held for the list operation only, never while zeroing or while the heap
-//! is asked (G8).
+//! One lock of leaf rank guards the free lists; it is held for the list operation only, never while zeroing or while
+//! the heap is asked (G8).
 
 use super::Page;
 use super::buddy::Buddy;
@@ -60,14 +60,15 @@ impl Frames {
         Ok(Self { first: first.0, total: count, buddy: Mutex::new(buddy), free: AtomicU64::new(count), store })
     }
 
-    /// A frame of the caller's own: refcount 1, belonging to nobody, no flags, contents zero. [`Error::NoMemory`] when no frame
-    /// is free, or the heap has no memory for its contents.
+    /// A frame of the caller's own: refcount 1, belonging to nobody, no flags, contents zero. [`Error::NoMemory`] when
+    /// no frame is free, or the heap has no memory for its contents.
     #[inline]
     pub fn alloc<'p>(&self, pages: &'p PageMap) -> Result<&'p Page> {
         self.alloc_order(pages, 0)
     }
 
-    /// A compound page of `2^order` frames, the first a multiple of that; returns the head. Otherwise as [`alloc`](Self::alloc).
+    /// A compound page of `2^order` frames, the first a multiple of that; returns the head. Otherwise as
+    /// [`alloc`](Self::alloc).
     pub fn alloc_order<'p>(&self, pages: &'p PageMap, order: u8) -> Result<&'p Page> {
         if order > PMD_ORDER {
             return Err(Error::Invalid);
@@ -102,8 +103,9 @@ impl Frames {
         self.free.store(buddy.free(), Ordering::Relaxed);
     }
 
-    /// Takes back a frame, or the head of a compound page, after its last reference was put: the caller owns it alone. It is not
-    /// mapped, not pinned and not locked; if it belonged to an anchor, the anchor's reference is dropped after this.
+    /// Takes back a frame, or the head of a compound page, after its last reference was put: the caller owns it alone.
+    /// It is not mapped, not pinned and not locked; if it belonged to an anchor, the anchor's reference is dropped
+    /// after this.
     pub fn free(&self, pages: &PageMap, page: &Page) {
         debug_assert!(page.refcount() == 0 && page.pins() == 0 && !page.is_mapped() && !page.is_locked(), "{page:?}");
         debug_assert!(!page.is_tail(), "a compound page is freed by its head");
@@ -141,8 +143,8 @@ impl Frames {
         index
     }
 
-    /// Copies bytes `[offset, offset + out.len())` of a frame out. Other threads may write them meanwhile: each aligned word of eight
-    /// bytes is of one moment.
+    /// Copies bytes `[offset, offset + out.len())` of a frame out. Other threads may write them meanwhile: each aligned
+    /// word of eight bytes is of one moment.
     #[inline]
     pub fn read(&self, pfn: Pfn, offset: usize, out: &mut [u8]) {
         match &self.store {
@@ -171,8 +173,8 @@ impl Frames {
         self.store.as_ref().is_none_or(|store| store.is_zero(self.index(pfn)))
     }
 
-    /// Compares two frames as strings of bytes. While others write, the answer is of no one moment: write-protect first, or compare
-    /// again. Without contents all are equal.
+    /// Compares two frames as strings of bytes. While others write, the answer is of no one moment: write-protect
+    /// first, or compare again. Without contents all are equal.
     pub fn compare(&self, a: Pfn, b: Pfn) -> cmp::Ordering {
         let compare = |store: &PageStore| store.compare(self.index(a), self.index(b));
         self.store.as_ref().map_or(cmp::Ordering::Equal, compare)

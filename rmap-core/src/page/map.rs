@@ -1,7 +1,8 @@
 //! From frame number to descriptor: ranges of frames, dense inside, sparse between.
 //!
-//! Ranges are only ever added. Readers see a sorted table through one pointer, without a lock; a larger table replaces a smaller one, which
-//! is kept until the map goes (tables double, so all old ones together are smaller than the current).
+//! Ranges are only ever added. Readers see a sorted table through one pointer, without a lock; a larger table replaces
+//! a smaller one, which is kept until the map goes (tables double, so all old ones together are smaller than the
+//! current).
 
 use super::Page;
 use crate::base::alloc::{Heap, HeapVec};
@@ -34,7 +35,8 @@ pub struct PageMap {
     tables: Mutex<HeapVec<NonNull<Table>>, { rank::LEAF }>,
 }
 
-// SAFETY: (1) `Page` is made of atomics and a constant; (2) tables are immutable once published and live as long as the map.
+// SAFETY: (1) `Page` is made of atomics and a constant; (2) tables are immutable once published and live as long as the
+// map.
 unsafe impl Send for PageMap {}
 // SAFETY: as for Send.
 unsafe impl Sync for PageMap {}
@@ -59,7 +61,8 @@ impl PageMap {
     /// Adds frames `[first, first + count)` with descriptors in the embedder's memory, which this call initialises.
     ///
     /// # Safety
-    /// `memory` is valid for `count` descriptors, aligned to 64 bytes, used by nobody else, and stays so until the map is dropped.
+    /// `memory` is valid for `count` descriptors, aligned to 64 bytes, used by nobody else, and stays so until the map
+    /// is dropped.
     pub unsafe fn add_in(&self, first: Pfn, count: u64, memory: NonNull<Page>) -> Result<()> {
         self.add_range(first, count, memory, false)
     }
@@ -76,7 +79,8 @@ impl PageMap {
     fn add_range(&self, first: Pfn, count: u64, pages: NonNull<Page>, ours: bool) -> Result<()> {
         self.check(first, count)?;
         for i in 0..count {
-            // SAFETY: the memory holds `count` descriptors (`add`, `add_in`) that nobody reads before a table with them is published.
+            // SAFETY: the memory holds `count` descriptors (`add`, `add_in`) that nobody reads before a table with them
+            // is published.
             unsafe { pages.add(i as usize).write(Page::new_in(self.heap.tag(), Pfn(first.0 + i))) };
         }
         loop {
@@ -187,8 +191,8 @@ impl Drop for PageMap {
             if range.ours
                 && let Ok(layout) = Layout::array::<Page>(range.count as usize)
             {
-                // SAFETY: (1) allocated in `add` with this layout; (2) `&mut self`: nobody holds a descriptor; (3) `Page`
-                // needs no drop.
+                // SAFETY: (1) allocated in `add` with this layout; (2) `&mut self`: nobody holds a descriptor; (3)
+                // `Page` needs no drop.
                 unsafe { self.heap.free(range.pages.cast(), layout) };
             }
         }

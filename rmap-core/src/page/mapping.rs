@@ -7,9 +7,10 @@
 //! | pointer, low bits 01 | anonymous: the pointer is the engine's (an `anon_vma`) | the first mapping; re-anchoring under the page lock |
 //! | pointer, low bits 11 | merged by KSM: the pointer is a stable node | KSM, under the page lock |
 //!
-//! Life: set when the page is first mapped; stays while the page is unmapped (swap cache, migration, batched frees; then it
-//! is a hint); may be re-anchored under the page lock; is reset when the frame is freed. An anonymous anchor is overwritten **before** the
-//! anchor's reference is dropped: a look-up that finds its word unchanged has found a living anchor.
+//! Life: set when the page is first mapped; stays while the page is unmapped (swap cache, migration, batched frees;
+//! then it is a hint); may be re-anchored under the page lock; is reset when the frame is freed. An anonymous anchor is
+//! overwritten **before** the anchor's reference is dropped: a look-up that finds its word unchanged has found a living
+//! anchor.
 
 use crate::base::sync::atomic::{AtomicUsize, Ordering};
 use core::ptr::NonNull;
@@ -69,21 +70,23 @@ impl MappingWord {
         Self(AtomicUsize::new(0))
     }
 
-    /// What the word says now. Acquire: pairs with the Release in [`store`](Self::store), so the anchor's contents and the page's index
-    /// are visible. Without the page lock the answer may be old at once: check again after taking the anchor.
+    /// What the word says now. Acquire: pairs with the Release in [`store`](Self::store), so the anchor's contents and
+    /// the page's index are visible. Without the page lock the answer may be old at once: check again after taking the
+    /// anchor.
     #[inline]
     pub fn load(&self) -> Mapping {
         Mapping::unpack(self.0.load(Ordering::Acquire))
     }
 
-    /// Sets the word. Release; pairs with the Acquire in [`load`](Self::load). Page lock held, or the page not yet mapped.
+    /// Sets the word. Release; pairs with the Acquire in [`load`](Self::load). Page lock held, or the page not yet
+    /// mapped.
     #[inline]
     pub fn store(&self, mapping: Mapping) {
         self.0.store(mapping.pack(), Ordering::Release);
     }
 
-    /// Whether the word is still `mapping`: the second look of a look-up. Relaxed suffices: the lock or the reference taken
-    /// on the anchor in between is the Acquire that orders it.
+    /// Whether the word is still `mapping`: the second look of a look-up. Relaxed suffices: the lock or the reference
+    /// taken on the anchor in between is the Acquire that orders it.
     #[inline]
     pub fn is_still(&self, mapping: Mapping) -> bool {
         self.0.load(Ordering::Relaxed) == mapping.pack()

@@ -56,8 +56,8 @@ pub struct Page {
     /// | a head | mappings of the compound page, in two halves (see [`count`]) | the PTE lock of the mapping |
     /// | any other page | the engine's ([`Page::engine_word`]) | the engine's to say |
     word: AtomicU64,
-    /// Of a head: 1 + order. Of a tail: `TAIL` and the distance to its head. 0: a page of its own. Set while the page is
-    /// unreachable, before it is mapped.
+    /// Of a head: 1 + order. Of a tail: `TAIL` and the distance to its head. 0: a page of its own. Set while the page
+    /// is unreachable, before it is mapped.
     compound: AtomicU32,
     /// The tag of the map that it lies in; 0: in none. Never changes.
     owner: u32,

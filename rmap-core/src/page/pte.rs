@@ -1,8 +1,8 @@
 //! The explicit page-table entry, and the boundary to whoever keeps page tables.
 //!
 //! librmap never touches a page table itself: it asks a [`PageTable`]. The machine's is a radix tree in software; a C
-//! embedder's stands behind `struct rmap_pte_ops`. Entries cross this boundary decoded ([`Pte`]); how an embedder encodes swap entries,
-//! migration entries or markers in its own words is its own business.
+//! embedder's stands behind `struct rmap_pte_ops`. Entries cross this boundary decoded ([`Pte`]); how an embedder
+//! encodes swap entries, migration entries or markers in its own words is its own business.
 
 use crate::base::types::{Pfn, VirtAddr};
 use bitflags::bitflags;
@@ -98,20 +98,21 @@ impl Pte {
 
 /// The page tables of one address space.
 ///
-/// Locks: an implementation's PTE locks are the innermost of all but the leaf locks (see the crate's lock order); no method may call back
-/// into librmap, and none may take a lock of librmap's (G8). [`lock`](Self::lock) locks the table that holds the entry of
-/// an address; tables of different 2 MiB ranges may share a lock or have their own.
+/// Locks: an implementation's PTE locks are the innermost of all but the leaf locks (see the crate's lock order); no
+/// method may call back into librmap, and none may take a lock of librmap's (G8). [`lock`](Self::lock) locks the table
+/// that holds the entry of an address; tables of different 2 MiB ranges may share a lock or have their own.
 pub trait PageTable: Send + Sync {
     /// A locked table.
     type Locked<'a>: LockedTable
     where
         Self: 'a;
 
-    /// The entry of `addr` at this moment, without a lock: it may be old at once, and whoever acts on it looks again under the lock.
+    /// The entry of `addr` at this moment, without a lock: it may be old at once, and whoever acts on it looks again
+    /// under the lock.
     fn load(&self, addr: VirtAddr) -> Pte;
 
-    /// Locks the table with the entry of `addr`; `None` when there is no such table. `nested` says that a PTE lock is held
-    /// already: of two, the caller takes the lower address (or the parent's, in fork) first.
+    /// Locks the table with the entry of `addr`; `None` when there is no such table. `nested` says that a PTE lock is
+    /// held already: of two, the caller takes the lower address (or the parent's, in fork) first.
     fn lock(&self, addr: VirtAddr, nested: bool) -> Option<Self::Locked<'_>>;
 
     /// Makes stale translations of `[start, end)` impossible, for entries cleared without a flush.
@@ -126,8 +127,8 @@ pub trait LockedTable {
     /// Installs an entry. A present entry is replaced only by one of the same frame, else it is cleared before.
     fn set(&mut self, addr: VirtAddr, pte: Pte);
 
-    /// Empties the entry and returns what it was, dirty and young bits included. No translation of the old entry is in use
-    /// any more when this returns.
+    /// Empties the entry and returns what it was, dirty and young bits included. No translation of the old entry is in
+    /// use any more when this returns.
     fn clear_flush(&mut self, addr: VirtAddr) -> Pte;
 
     /// Empties the entry; translations may linger until [`PageTable::flush`].
@@ -146,8 +147,8 @@ pub trait LockedTable {
         }
     }
 
-    /// Takes the write and dirty bits of a present entry; returns whether either was set. No write through the old entry is
-    /// possible when this returns.
+    /// Takes the write and dirty bits of a present entry; returns whether either was set. No write through the old
+    /// entry is possible when this returns.
     fn mkclean(&mut self, addr: VirtAddr) -> bool {
         match self.get(addr) {
             Pte::Present { pfn, flags } if flags.intersects(PteFlags::WRITE | PteFlags::DIRTY) => {

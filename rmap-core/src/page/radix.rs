@@ -1,21 +1,24 @@
-//! A tree of four levels over 48-bit addresses, whose leaves are found without a lock: the skeleton of page tables in software.
+//! A tree of four levels over 48-bit addresses, whose leaves are found without a lock: the skeleton of page tables in
+//! software.
 //!
 //! ```text
 //!   address  47      39 38      30 29      21 20      12 11     0
 //!            |  pgd   |    pud   |    pmd   | in leaf  | in page |
 //! ```
 //!
-//! Three levels of 512 pointers lead to a leaf, which covers 2 MiB and whose contents are the owner's. The tree is here and not
-//! beside its user in the machine because following shared pointers needs `unsafe`, which the machine forbids itself.
+//! Three levels of 512 pointers lead to a leaf, which covers 2 MiB and whose contents are the owner's. The tree is here
+//! and not beside its user in the machine because following shared pointers needs `unsafe`, which the machine forbids
+//! itself.
 //!
-//! **Publication.** A slot goes from null to a node once, by compare-exchange; several threads may build the same path, and the losers
-//! free what they made. Inner nodes stay until the tree is dropped: 4 KiB for each GiB of addresses ever touched.
+//! **Publication.** A slot goes from null to a node once, by compare-exchange; several threads may build the same path,
+//! and the losers free what they made. Inner nodes stay until the tree is dropped: 4 KiB for each GiB of addresses ever
+//! touched.
 //!
-//! **Leaves come and go, their memory does not.** [`detach`](Radix::detach) empties a slot and puts the leaf into a pool of
-//! this tree, from which the next [`ensure`](Radix::ensure) takes it. Memory returns to the heap when the tree is dropped. So a
-//! reference to a leaf is valid as long as the tree is borrowed, and a walker with a stale one meets a living leaf that is detached, or
-//! serves another address by now. Whoever must know locks the leaf and asks [`LeafSlot::holds`] again; a leaf is detached only under
-//! that lock, so the answer then stays true.
+//! **Leaves come and go, their memory does not.** [`detach`](Radix::detach) empties a slot and puts the leaf into a
+//! pool of this tree, from which the next [`ensure`](Radix::ensure) takes it. Memory returns to the heap when the tree
+//! is dropped. So a reference to a leaf is valid as long as the tree is borrowed, and a walker with a stale one meets a
+//! living leaf that is detached, or serves another address by now. Whoever must know locks the leaf and asks
+//! [`LeafSlot::holds`] again; a leaf is detached only under that lock, so the answer then stays true.
 
 use crate::base::alloc::Heap;
 use crate::base::error::{Error, Result};
@@ -48,8 +51,8 @@ pub const fn slot_of(addr: VirtAddr, level: u32) -> usize {
     (addr.0 / span(level)) as usize % SLOTS
 }
 
-/// Pointers to nodes of the next level: null, then for good one that is initialised. Release when set; pairs with the Acquire in
-/// `child`.
+/// Pointers to nodes of the next level: null, then for good one that is initialised. Release when set; pairs with the
+/// Acquire in `child`.
 struct Node<C>([AtomicPtr<C>; SLOTS]);
 
 type Pmd<L> = Node<Kept<L>>;
@@ -137,8 +140,8 @@ impl<L: Default + Send + Sync> Radix<L> {
         Some(LeafSlot(pmd.slot(addr, 1)))
     }
 
-    /// The leaf of `addr`, made and attached if there was none. Several threads may ask at once. A fresh leaf is `L::default()`, one from
-    /// the pool is as its user left it. No lock of leaf rank held.
+    /// The leaf of `addr`, made and attached if there was none. Several threads may ask at once. A fresh leaf is
+    /// `L::default()`, one from the pool is as its user left it. No lock of leaf rank held.
     pub fn ensure(&self, addr: VirtAddr) -> Result<&L> {
         if addr >= ADDRESS_END {
             return Err(Error::Invalid);
@@ -189,7 +192,8 @@ impl<L: Default + Send + Sync> Radix<L> {
         }
     }
 
-    /// Empties a slot and keeps its leaf for later. The leaf's lock is held, and the caller has left it fit for its next use.
+    /// Empties a slot and keeps its leaf for later. The leaf's lock is held, and the caller has left it fit for its
+    /// next use.
     pub fn detach(&self, slot: &LeafSlot<'_, L>) {
         // Acquire: the leaf's memory is read to link it. Release is not needed: the slot publishes nothing any more.
         if let Some(kept) = NonNull::new(slot.0.swap(core::ptr::null_mut(), Ordering::Acquire)) {
@@ -265,8 +269,9 @@ impl<L> Drop for Radix<L> {
             node.0.iter().filter_map(|slot| NonNull::new(slot.load(Ordering::Relaxed)))
         }
         let heap = &self.heap;
-        // SAFETY: (1) all came from `make` with this heap; (2) each node has one parent, and a leaf is either in one slot or in the
-        // pool, so nothing is freed twice; (3) `&mut self`: nobody borrows the tree; (4) a node is freed after its children.
+        // SAFETY: (1) all came from `make` with this heap; (2) each node has one parent, and a leaf is either in one
+        // slot or in the pool, so nothing is freed twice; (3) `&mut self`: nobody borrows the tree; (4) a node is freed
+        // after its children.
         unsafe {
             for pud in children(self.root.as_ref()) {
                 for pmd in children(pud.as_ref()) {

@@ -80,7 +80,8 @@ impl<S: Kernel> Rmap<S> {
 
     /// The first mapping of a page that nobody else can reach: it belongs to `vma` alone, and is exclusive.
     ///
-    /// `vma` is prepared. [`Error::Invalid`]: it is not, or `addr` does not lie in it; [`Error::Busy`]: the page is mapped or belongs to somebody.
+    /// `vma` is prepared. [`Error::Invalid`]: it is not, or `addr` does not lie in it; [`Error::Busy`]: the page is
+    /// mapped or belongs to somebody.
     pub fn page_add_new_anon_rmap(&self, page: &Page, vma: &Vma<S>, addr: VirtAddr, level: Level) -> Result<()> {
         self.check_anon(vma, addr)?;
         let head = page.head();
@@ -95,8 +96,9 @@ impl<S: Kernel> Rmap<S> {
         Ok(())
     }
 
-    /// A mapping of a page that was anonymous before, or comes back from swap. The page is locked. A page without an anchor gets `vma`'s if `exclusive`, else
-    /// the oldest that `vma` knows, so that no relative who may have it too is missed (T1).
+    /// A mapping of a page that was anonymous before, or comes back from swap. The page is locked. A page without an
+    /// anchor gets `vma`'s if `exclusive`, else the oldest that `vma` knows, so that no relative who may have it too is
+    /// missed (T1).
     ///
     /// [`Error::Invalid`]: `vma` is not prepared, or `addr` does not lie in it, or the page belongs to a file.
     pub fn page_add_anon_rmap(
@@ -127,8 +129,8 @@ impl<S: Kernel> Rmap<S> {
         Ok(())
     }
 
-    /// Copy-on-write found that `vma` is the last to map an anonymous page: from now on the page belongs to it alone, and walks visit only it and its descendants
-    /// (T14). The page is locked.
+    /// Copy-on-write found that `vma` is the last to map an anonymous page: from now on the page belongs to it alone,
+    /// and walks visit only it and its descendants (T14). The page is locked.
     pub fn page_move_anon_rmap(&self, page: &Page, vma: &Vma<S>, addr: VirtAddr) -> Result<()> {
         debug_assert!(page.is_locked());
         self.check_anon(vma, addr)?;
@@ -157,8 +159,8 @@ impl<S: Kernel> Rmap<S> {
         Ok(())
     }
 
-    /// Fork copies an entry to `addr` in `child`. Both PTE locks are held. An exclusive page is exclusive no more, unless it is pinned:
-    /// [`Error::Busy`], nothing is changed, and fork copies the page instead.
+    /// Fork copies an entry to `addr` in `child`. Both PTE locks are held. An exclusive page is exclusive no more,
+    /// unless it is pinned: [`Error::Busy`], nothing is changed, and fork copies the page instead.
     pub fn page_dup_rmap(&self, page: &Page, child: &Vma<S>, addr: VirtAddr, level: Level) -> Result<()> {
         let anon = page.head().mapping().load().is_anon();
         if anon && page.has(PageFlags::ANON_EXCLUSIVE) && !page.try_share() {
@@ -169,8 +171,9 @@ impl<S: Kernel> Rmap<S> {
         Ok(())
     }
 
-    /// One entry in `vma` that maps a whole compound page from `addr` on becomes one for each of its pages, each with a reference. All pages of an exclusive page are
-    /// exclusive. The new mappings are counted before the old one goes, so that the page is never seen unmapped. PTE lock held.
+    /// One entry in `vma` that maps a whole compound page from `addr` on becomes one for each of its pages, each with a
+    /// reference. All pages of an exclusive page are exclusive. The new mappings are counted before the old one goes,
+    /// so that the page is never seen unmapped. PTE lock held.
     pub fn page_split_rmap(&self, head: &Page, vma: &Vma<S>, addr: VirtAddr) {
         let anon = head.mapping().load().is_anon();
         let exclusive = anon && head.has(PageFlags::ANON_EXCLUSIVE);
@@ -189,8 +192,8 @@ impl<S: Kernel> Rmap<S> {
         self.page_remove_rmap(head, vma, addr, Level::Entire);
     }
 
-    /// A mapping is gone. Returns whether it was the last of the page (of the whole compound page). The mapping word stays as a hint until the frame is
-    /// freed.
+    /// A mapping is gone. Returns whether it was the last of the page (of the whole compound page). The mapping word
+    /// stays as a hint until the frame is freed.
     pub fn page_remove_rmap(&self, page: &Page, vma: &Vma<S>, addr: VirtAddr, level: Level) -> bool {
         let anon = page.head().mapping().load().is_anon();
         let last = match level {

@@ -1,7 +1,9 @@
-//! VMAs are made, split, merged, adjusted, copied, forked and freed: in the address space, its file and the engine, as one step for walks.
+//! VMAs are made, split, merged, adjusted, copied, forked and freed: in the address space, its file and the engine, as
+//! one step for walks.
 //!
-//! Every change of bounds goes one way (`Rmap::relayout`): memory first, then `i_mmap_rwsem`, then the anon_vma root, then new ties before old ones go. So an error
-//! leaves everything as it was (G4), and a walk that runs beside it visits each mapping once (G1).
+//! Every change of bounds goes one way (`Rmap::relayout`): memory first, then `i_mmap_rwsem`, then the anon_vma root,
+//! then new ties before old ones go. So an error leaves everything as it was (G4), and a walk that runs beside it
+//! visits each mapping once (G1).
 
 use super::Rmap;
 use crate::base::error::{Error, Result};
@@ -26,7 +28,8 @@ impl<S: Kernel> Rmap<S> {
         mm.link(NewVma::new(mm, bounds, flags, file, data)?)
     }
 
-    /// Takes a VMA out of everything and frees it after a grace period. Nothing is mapped in it, and its page tables are freed only after this.
+    /// Takes a VMA out of everything and frees it after a grace period. Nothing is mapped in it, and its page tables
+    /// are freed only after this.
     pub fn vma_free<'a>(&self, mm: &MmWrite<'a, S>, vma: &'a Vma<S>) -> Result<()> {
         mm.check_own(vma)?;
         self.engine.unlink(vma);
@@ -77,7 +80,8 @@ impl<S: Kernel> Rmap<S> {
         Ok(())
     }
 
-    /// Changes the bounds of a VMA at either end: an address that it keeps keeps its page offset. Nothing is mapped in what it gives up.
+    /// Changes the bounds of a VMA at either end: an address that it keeps keeps its page offset. Nothing is mapped in
+    /// what it gives up.
     ///
     /// [`Error::Invalid`]: the offsets do not fit; [`Error::Exists`]: the new range overlaps another VMA.
     pub fn vma_adjust<'a>(&self, mm: &MmWrite<'a, S>, vma: &'a Vma<S>, bounds: VmaBounds) -> Result<()> {
@@ -86,7 +90,8 @@ impl<S: Kernel> Rmap<S> {
         self.relayout(mm, &Relayout { vma: (vma, bounds), insert: None, remove: None, shift: None })
     }
 
-    /// Moves the boundary between two adjacent VMAs to `boundary`, which lies inside the one that gives. `low` and `high` may be merged but for their flags.
+    /// Moves the boundary between two adjacent VMAs to `boundary`, which lies inside the one that gives. `low` and
+    /// `high` may be merged but for their flags.
     ///
     /// ```text
     ///   [---- low ----)[---- high ----)   boundary inside high:   [------- low -------)[- high -)
@@ -115,9 +120,9 @@ impl<S: Kernel> Rmap<S> {
         self.relayout(mm, &Relayout { vma, insert: None, remove: None, shift: Some(shift) })
     }
 
-    /// A copy of `source` at other addresses of the same address space, for entries that are about to move there (mremap): the same pages' offsets, tied to the
-    /// same anchors, visited after `source` if the intervals are equal; else [`lock_for_move`](Self::lock_for_move) keeps walks away while entries
-    /// [move](super::moving) (T4).
+    /// A copy of `source` at other addresses of the same address space, for entries that are about to move there
+    /// (mremap): the same pages' offsets, tied to the same anchors, visited after `source` if the intervals are equal;
+    /// else [`lock_for_move`](Self::lock_for_move) keeps walks away while entries [move](super::moving) (T4).
     pub fn vma_copy<'a>(&self, mm: &MmWrite<'a, S>, source: &Vma<S>, bounds: VmaBounds) -> Result<&'a Vma<S>> {
         let copy = self.vma_copy_begin(mm, source, bounds)?;
         match mm.check_free(&copy) {
@@ -129,8 +134,9 @@ impl<S: Kernel> Rmap<S> {
         }
     }
 
-    /// All of [`vma_copy`](Self::vma_copy) that can fail: the copy has its ties, and is not in the address space yet, where something else may still be in its place.
-    /// It is to be given to [`MmWrite::finish_link`] or [`vma_copy_abort`](Self::vma_copy_abort) under the same hold of `mmap_lock`.
+    /// All of [`vma_copy`](Self::vma_copy) that can fail: the copy has its ties, and is not in the address space yet,
+    /// where something else may still be in its place. It is to be given to [`MmWrite::finish_link`] or
+    /// [`vma_copy_abort`](Self::vma_copy_abort) under the same hold of `mmap_lock`.
     pub fn vma_copy_begin(&self, mm: &MmWrite<'_, S>, source: &Vma<S>, bounds: VmaBounds) -> Result<NewVma<S>> {
         mm.check_own(source)?;
         let new = NewVma::copy(mm.mm(), source, bounds)?;
@@ -145,8 +151,8 @@ impl<S: Kernel> Rmap<S> {
         drop(copy);
     }
 
-    /// The copy of `parent` in a forked address space: same bounds, flags (without those that fork drops) and file; tied to all of the parent's anchors and to one of
-    /// its own, unless it is wiped.
+    /// The copy of `parent` in a forked address space: same bounds, flags (without those that fork drops) and file;
+    /// tied to all of the parent's anchors and to one of its own, unless it is wiped.
     pub fn vma_fork<'a>(&self, child: &MmWrite<'a, S>, parent: &MmWrite<'_, S>, vma: &Vma<S>) -> Result<&'a Vma<S>> {
         parent.check_own(vma)?;
         let new = NewVma::copy(child.mm(), vma, vma.bounds())?;

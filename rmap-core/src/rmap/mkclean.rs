@@ -10,7 +10,8 @@ use crate::page::pte::LockedTable;
 use core::ops::ControlFlow;
 
 impl<S: Kernel> Rmap<S> {
-    /// Takes the write and dirty bits of all mappings by shared VMAs. Returns how many had either: if any, the page is dirty. The page lock is held.
+    /// Takes the write and dirty bits of all mappings by shared VMAs. Returns how many had either: if any, the page is
+    /// dirty. The page lock is held.
     pub fn page_mkclean(&self, page: &Page) -> u32 {
         let mut cleaned = 0;
         let rmap_one = |vma: &Vma<S>, addr: VirtAddr| {

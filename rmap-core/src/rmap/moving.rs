@@ -22,7 +22,8 @@ pub struct MoveLock<'a, S: Kernel> {
 }
 
 impl<S: Kernel> Rmap<S> {
-    /// Whether every walk visits `source` before its `copy`, so that entries may move without a lock. VMA lock held exclusively.
+    /// Whether every walk visits `source` before its `copy`, so that entries may move without a lock. VMA lock held
+    /// exclusively.
     pub fn visits_in_order(source: &Vma<S>, copy: &Vma<S>) -> bool {
         source.pgoff() == copy.pgoff() && source.pages() == copy.pages()
     }
@@ -38,8 +39,8 @@ impl<S: Kernel> Rmap<S> {
         MoveLock { anchors: self.engine.lock_for_move(source), file }
     }
 
-    /// Moves the entry at `old` in `source` to `new` in `copy`, where there is none; returns whether there was one. `src` is the table of
-    /// `old`, locked; `dst` that of `new`, if it is another. The caller flushes `old`.
+    /// Moves the entry at `old` in `source` to `new` in `copy`, where there is none; returns whether there was one.
+    /// `src` is the table of `old`, locked; `dst` that of `new`, if it is another. The caller flushes `old`.
     ///
     /// Either [`visits_in_order`](Self::visits_in_order), or [`lock_for_move`](Self::lock_for_move) is held.
     pub fn move_pte<T: LockedTable>(

@@ -21,8 +21,8 @@ pub struct Referenced {
 }
 
 impl<S: Kernel> Rmap<S> {
-    /// Tests and clears the young bit of every mapping. Ends early at a VMA that is LOCKED: its page is not to be evicted, whoever else maps it. Does not wait for
-    /// the anchor's lock. The page lock is held.
+    /// Tests and clears the young bit of every mapping. Ends early at a VMA that is LOCKED: its page is not to be
+    /// evicted, whoever else maps it. Does not wait for the anchor's lock. The page lock is held.
     pub fn page_referenced(&self, page: &Page) -> Referenced {
         let mut found = Referenced::default();
         let rmap_one = |vma: &Vma<S>, addr: VirtAddr| {

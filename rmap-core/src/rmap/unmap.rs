@@ -32,19 +32,21 @@ pub const POISON_MARKER: u64 = 1;
 
 /// What stands in the place of an unmapped entry, and who hears of it.
 pub trait UnmapHooks<S: Kernel> {
-    /// An anonymous page in the swap cache is about to be unmapped at `addr`: take one more use of the swap slot. `false`: it cannot be
-    /// had, and the entry is put back. PTE lock held.
+    /// An anonymous page in the swap cache is about to be unmapped at `addr`: take one more use of the swap slot.
+    /// `false`: it cannot be had, and the entry is put back. PTE lock held.
     fn swap_dup(&mut self, slot: u64) -> bool;
-    /// `old` was replaced by `new`, and the count is about to drop: the place for counters of the address space. PTE lock held.
+    /// `old` was replaced by `new`, and the count is about to drop: the place for counters of the address space. PTE
+    /// lock held.
     fn unmapped(&mut self, vma: &Vma<S>, addr: VirtAddr, old: Pte, new: Pte);
 }
 
 impl<S: Kernel> Rmap<S> {
-    /// Tries to take the page out of every page table. The page lock is held, and the caller has a reference. Returns whether nothing maps the page any more.
+    /// Tries to take the page out of every page table. The page lock is held, and the caller has a reference. Returns
+    /// whether nothing maps the page any more.
     ///
-    /// A file's page leaves nothing behind. An anonymous page leaves its swap entry: it must be in the swap cache (`private` is the
-    /// slot), or lazily freed and clean, in which case it leaves nothing. A page that is pinned, or mapped by a LOCKED VMA, stays mapped
-    /// where it is; entries already replaced stay replaced, they fault back.
+    /// A file's page leaves nothing behind. An anonymous page leaves its swap entry: it must be in the swap cache
+    /// (`private` is the slot), or lazily freed and clean, in which case it leaves nothing. A page that is pinned, or
+    /// mapped by a LOCKED VMA, stays mapped where it is; entries already replaced stay replaced, they fault back.
     pub fn try_to_unmap(&self, page: &Page, flags: TtuFlags, hooks: &mut dyn UnmapHooks<S>) -> bool {
         let sync = if flags.contains(TtuFlags::SYNC) { Sync::Yes } else { Sync::No };
         let rmap_one = |vma: &Vma<S>, addr: VirtAddr| {

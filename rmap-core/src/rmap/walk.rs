@@ -36,7 +36,8 @@ pub struct WalkControl<'c, S: Kernel, F> {
     pub anon_lock: Option<&'c AnonLock<'c, S>>,
     /// Does not wait for the anchor's lock.
     pub try_lock: bool,
-    /// Called between candidates, under the anchor's lock: a point to give way. It may not wait for a walk or a change of layout.
+    /// Called between candidates, under the anchor's lock: a point to give way. It may not wait for a walk or a change
+    /// of layout.
     pub resched: Option<&'c dyn Fn()>,
 }
 
@@ -106,7 +107,8 @@ impl<S: Kernel> Rmap<S> {
         if flow.is_break() { WalkEnd::Stopped } else { WalkEnd::Complete }
     }
 
-    /// As [`rmap_walk`](Self::rmap_walk), for a caller that has locked the anchor of an anonymous page already. The page lock is held.
+    /// As [`rmap_walk`](Self::rmap_walk), for a caller that has locked the anchor of an anonymous page already. The
+    /// page lock is held.
     pub fn rmap_walk_locked<F>(
         &self,
         page: &Page,
@@ -123,7 +125,8 @@ impl<S: Kernel> Rmap<S> {
         if flow.is_break() { WalkEnd::Stopped } else { WalkEnd::Complete }
     }
 
-    /// Calls `mapping` for every page-table entry that maps the page (any page of a compound page), with its table locked. The page lock is held.
+    /// Calls `mapping` for every page-table entry that maps the page (any page of a compound page), with its table
+    /// locked. The page lock is held.
     pub fn for_each_mapping(
         &self,
         page: &Page,
@@ -192,8 +195,8 @@ fn pgoffs(head: &Page) -> (u64, u64) {
 pub enum Sync {
     /// An entry that does not look like the page's is passed over without taking the PTE lock.
     No,
-    /// The PTE lock is taken for each: whoever has cleared the entry and holds the lock has not yet dropped the count, and is waited for
-    /// (T5).
+    /// The PTE lock is taken for each: whoever has cleared the entry and holds the lock has not yet dropped the count,
+    /// and is waited for (T5).
     Yes,
 }
 

@@ -109,8 +109,9 @@ proptest! {
     }
 }
 
-/// Nested forks whose ancestors exit later, again and again: each round leaves a chain of dead anchors that its one living descendant keeps. This
-/// is the worst that is known, and it is not twice the peak: about half its square, as the chains' bound allows.
+/// Nested forks whose ancestors exit later, again and again: each round leaves a chain of dead anchors that its one
+/// living descendant keeps. This is the worst that is known, and it is not twice the peak: about half its square, as
+/// the chains' bound allows.
 ///
 /// ```text
 ///   root ── 1 ── 2 ── .. ── K-1      all but the root and the last exit
@@ -234,7 +235,8 @@ fn g3_a_look_up_waits_for_nobody() {
     world.end();
 }
 
-/// What a program does in its own address space takes no lock that another address space uses: faults, copy-on-write, splits, merges, walks, fork.
+/// What a program does in its own address space takes no lock that another address space uses: faults, copy-on-write,
+/// splits, merges, walks, fork.
 #[test]
 fn unrelated_address_spaces_share_no_lock() {
     assert_eq!(locks_of_two_strangers::<Anon>(), 0);
@@ -254,7 +256,8 @@ fn locks_of_two_strangers<S: TestSystem>() -> usize {
         let child = world.fork(mm).unwrap();
         world.exit(child);
     }
-    // What one gives up the other may get: memory, and the locks in it. So all that is given up is given up by both at the end.
+    // What one gives up the other may get: memory, and the locks in it. So all that is given up is given up by both at
+    // the end.
     let lives = |world: &mut World<S>, mm: usize| {
         world.map(mm, 0, 8, RW, None).unwrap();
         world.fault(mm, 1, true).unwrap();

@@ -1,5 +1,5 @@
-//! G4: every allocation of an operation is made to fail in turn. The error is returned, nothing that anybody can see has changed, the operation then
-//! works, and nothing leaks.
+//! G4: every allocation of an operation is made to fail in turn. The error is returned, nothing that anybody can see
+//! has changed, the operation then works, and nothing leaks.
 //!
 //! Slabs grow by whole chunks, so an operation would rarely allocate: the worlds here have no free slot in any slab.
 
@@ -19,7 +19,8 @@ use crate::mm::address_space::MmLocked;
 ///   child [- anon -)        [- anon, EXEC -)[ - anon -)        [- private file -)
 ///          0 1                8 9             12                 24 25             pages that are mapped
 /// ```
-/// The child of a child; before the last fork all pages are shared, so that a failed fork has nothing left to protect. Address spaces 0 to 2.
+/// The child of a child; before the last fork all pages are shared, so that a failed fork has nothing left to protect.
+/// Address spaces 0 to 2.
 fn family<S: TestSystem>(world: &mut World<S>) {
     world.spawn();
     world.new_file(8);
@@ -285,7 +286,8 @@ fn shift_op<S: TestSystem>(world: &mut World<S>) -> Result<()> {
     world.rmap.vma_shift(&mm, low, high, at(2))
 }
 
-/// Trees of one chain need a node each when the pool has fewer: it is refilled for all of them, not for one again and again.
+/// Trees of one chain need a node each when the pool has fewer: it is refilled for all of them, not for one again and
+/// again.
 #[test]
 fn a_pool_that_is_nearly_empty_is_refilled_for_the_whole_operation() {
     let (done, all_done) = std::sync::mpsc::channel();

@@ -1,4 +1,5 @@
-//! T1 to T15: the known ways to be wrong, as far as the component can be. What needs faults or threads of programs is tested in the machine.
+//! T1 to T15: the known ways to be wrong, as far as the component can be. What needs faults or threads of programs is
+//! tested in the machine.
 //!
 //! T1, T2 and T14 are about anchors of single processes, which [`anon_vma`](crate::engine::anon_vma) alone has: tests
 //! that name no other engine are its own.
@@ -28,8 +29,8 @@ on_every_toy!(
     t15_an_anonymous_index_is_the_page_number_at_creation,
 );
 
-/// Engines whose walks visit in the order of regions. A chain has an order of its own: what fork and mremap copy meanwhile comes last, or
-/// changes place under the walk's eyes (`loom_chain`).
+/// Engines whose walks visit in the order of regions. A chain has an order of its own: what fork and mremap copy
+/// meanwhile comes last, or changes place under the walk's eyes (`loom_chain`).
 mod in_order {
     use super::*;
     macro_rules! in_order {
@@ -78,7 +79,8 @@ fn family<S: TestSystem>() -> World<S> {
     world
 }
 
-/// A page that was swapped out while shared, and faulted first by the child, is everybody's: it belongs to the oldest anchor.
+/// A page that was swapped out while shared, and faulted first by the child, is everybody's: it belongs to the oldest
+/// anchor.
 #[test]
 fn t1_a_shared_page_that_comes_back_binds_to_the_root() {
     let mut world = family::<Anon>();
@@ -110,7 +112,8 @@ fn t1_an_exclusive_page_that_comes_back_binds_to_its_owner() {
     world.end();
 }
 
-/// Children and active VMAs are counted apart: a split and a merge do not make an anchor look reusable, nor a reuse look like a sibling.
+/// Children and active VMAs are counted apart: a split and a merge do not make an anchor look reusable, nor a reuse
+/// look like a sibling.
 ///
 /// ```text
 ///   parent  [---- A ----)        split: [- A -)[- A -)     A: 2 active VMAs
@@ -196,8 +199,8 @@ impl<S: TestSystem> UnmapHooks<S> for NoSwap {
     fn unmapped(&mut self, _: &Vma<S>, _: VirtAddr, _: Pte, _: Pte) {}
 }
 
-/// Another thread has cleared the entry and has not yet dropped the count. With SYNC the walk waits for its PTE lock; without, the page still counts as
-/// mapped when the walk is over.
+/// Another thread has cleared the entry and has not yet dropped the count. With SYNC the walk waits for its PTE lock;
+/// without, the page still counts as mapped when the walk is over.
 fn t5<S: TestSystem>(flags: TtuFlags) -> bool {
     let mut world = family::<S>();
     let file = world.new_file(1);
@@ -238,8 +241,8 @@ fn t5_sync_waits_for_whoever_is_unmapping<S: TestSystem>() {
     assert!(!t5::<S>(TtuFlags::empty()));
 }
 
-/// Look-ups of pages that are unmapped, and whose anchors are freed and reused as a root or as a child, unlock what they locked: a debug build
-/// reports whoever unlocks what it does not hold, and at the end nobody holds anything.
+/// Look-ups of pages that are unmapped, and whose anchors are freed and reused as a root or as a child, unlock what
+/// they locked: a debug build reports whoever unlocks what it does not hold, and at the end nobody holds anything.
 fn t6_the_anchor_that_was_locked_is_unlocked<S: TestSystem>() {
     let mut world = World::<S>::with_one(8, 16);
     let pages: Vec<Pfn> = (0..2).map(|_| world.alloc().unwrap()).collect();
@@ -375,7 +378,8 @@ fn t13_the_source_of_a_move_is_visited_before_its_target<S: TestSystem>() {
     world.end();
 }
 
-/// A copy, or a mapping of a file, that is tied before what is in its place has gone: an entry there is found once, as that VMA's (G1).
+/// A copy, or a mapping of a file, that is tied before what is in its place has gone: an entry there is found once, as
+/// that VMA's (G1).
 #[test]
 fn g1_a_vma_that_is_coming_claims_no_entry() {
     let mut world = World::<Anon>::with_one(64, 64);

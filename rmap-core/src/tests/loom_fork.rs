@@ -91,8 +91,8 @@ impl World {
     }
 }
 
-/// Whatever the order, the page is unmapped from both: the walk sees the child after the parent, and the child has either the page by then, or will
-/// copy what has become of the parent's entry.
+/// Whatever the order, the page is unmapped from both: the walk sees the child after the parent, and the child has
+/// either the page by then, or will copy what has become of the parent's entry.
 #[test]
 fn loom_fork_against_unmap() {
     run_model("fork_against_unmap", None, || {
@@ -117,8 +117,8 @@ fn loom_fork_against_unmap() {
     });
 }
 
-/// A fork that fails after a walker can reach the child: the parent's mapping is seen once by every walk, and the child is whole whenever it is
-/// seen.
+/// A fork that fails after a walker can reach the child: the parent's mapping is seen once by every walk, and the child
+/// is whole whenever it is seen.
 #[test]
 fn loom_failed_fork_against_walk() {
     run_model("failed_fork_against_walk", Some(4), || {

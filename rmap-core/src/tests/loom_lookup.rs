@@ -1,4 +1,5 @@
-//! Look-ups against whoever takes the anchor away (T6): the second look, the reference that is not had, the root that was locked.
+//! Look-ups against whoever takes the anchor away (T6): the second look, the reference that is not had, the root that
+//! was locked.
 //!
 //! | model | race |
 //! |---|---|

@@ -47,8 +47,8 @@ impl World {
     /// The writer's side: publishes `next` and retires what was there.
     fn replace(&self, next: *mut Object) {
         let old = self.published.swap(next, Ordering::AcqRel);
-        // SAFETY: (1) `swap` unlinked it; (2) it was linked once, so it is retired once, and it lives to the end of the model;
-        // (3) `poison` may run anywhere.
+        // SAFETY: (1) `swap` unlinked it; (2) it was linked once, so it is retired once, and it lives to the end of the
+        // model; (3) `poison` may run anywhere.
         unsafe { self.rcu.retire(NonNull::new_unchecked(old).cast()) };
     }
 }

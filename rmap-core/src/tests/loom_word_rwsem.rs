@@ -1,4 +1,5 @@
-//! The words under the reader-writer lock, as production runs them. (Models of other things use a stand-in with fewer states.)
+//! The words under the reader-writer lock, as production runs them. (Models of other things use a stand-in with fewer
+//! states.)
 #![cfg(all(test, loom))]
 
 use super::run_model;

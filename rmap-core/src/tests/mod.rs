@@ -1,4 +1,5 @@
-//! Proofs of the core: properties against an oracle, failing allocations, the known ways to be wrong, and models of races.
+//! Proofs of the core: properties against an oracle, failing allocations, the known ways to be wrong, and models of
+//! races.
 //!
 //! | file | what it is |
 //! |---|---|
@@ -78,8 +79,8 @@ mod loom_rwsem;
 #[cfg(loom)]
 mod loom_word_rwsem;
 
-/// Explores `f` with at most `bound` preemptions (all when `None`), prints the number of executions, and fails if the time limit cut the
-/// exploration short: loom by itself passes then.
+/// Explores `f` with at most `bound` preemptions (all when `None`), prints the number of executions, and fails if the
+/// time limit cut the exploration short: loom by itself passes then.
 ///
 /// `RMAP_LOOM_BOUND` lowers the bound, for a smoke test.
 #[cfg(loom)]

@@ -48,8 +48,9 @@ pub(super) fn walked<S: TestSystem>(world: &World<S>, page: &Page) -> (Vec<Place
     (found, end)
 }
 
-/// Asserts, for every page, that a walk shows the oracle's mappings, each once (G1), and that they are counted; then what engines promise of VMAs, and that
-/// no chain is longer than there were VMAs at once, the new one and the root apart (G5).
+/// Asserts, for every page, that a walk shows the oracle's mappings, each once (G1), and that they are counted; then
+/// what engines promise of VMAs, and that no chain is longer than there were VMAs at once, the new one and the root
+/// apart (G5).
 pub(super) fn check<S: TestSystem>(world: &World<S>) {
     let mappings = all_mappings(world);
     for page in world.all_pages() {
@@ -71,7 +72,8 @@ pub(super) fn check<S: TestSystem>(world: &World<S>) {
     }
 }
 
-/// Everything that a failed operation may not have changed: layouts, entries, counts, what walks show, what the engine knows.
+/// Everything that a failed operation may not have changed: layouts, entries, counts, what walks show, what the engine
+/// knows.
 pub(super) fn snapshot<S: TestSystem>(world: &World<S>) -> String {
     use core::fmt::Write;
     let mut out = String::new();

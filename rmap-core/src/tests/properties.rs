@@ -35,7 +35,8 @@ enum What {
     Shared(u64),
 }
 
-/// One step. Numbers of address spaces count the living ones, modulo how many there are; pages are those of the drawing above.
+/// One step. Numbers of address spaces count the living ones, modulo how many there are; pages are those of the drawing
+/// above.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Map { mm: usize, first: u64, len: u64, what: What },
@@ -125,7 +126,8 @@ fn run<S: TestSystem>(world: &mut World<S>, step: Step) {
     done.unwrap_or_else(|error| panic!("{step:?}: {error}"));
 }
 
-/// Runs a history from an address space with one mapped page and a file on, checking after every step, and ends the world.
+/// Runs a history from an address space with one mapped page and a file on, checking after every step, and ends the
+/// world.
 fn replay<S: TestSystem>(steps: &[Step]) {
     let mut world = World::<S>::with_one(PAGES, FRAMES);
     world.new_file(FILE);

@@ -127,7 +127,8 @@ pub(super) trait TestSystem: Kernel + System<Table = Toy, MmData = (), VmaData =
     fn exhaust(engine: &Self::Engine);
     /// Panics when the engine contradicts itself. `vmas` are all there are; their locks are held.
     fn check(engine: &Self::Engine, vmas: &[&Vma<Self>]);
-    /// Whether the lock of an anchor is held, and is that of the anchor. Where the anchor is the lock's guard it cannot be another.
+    /// Whether the lock of an anchor is held, and is that of the anchor. Where the anchor is the lock's guard it cannot
+    /// be another.
     fn is_locked(_: &AnchorOf<'_, Self>) -> bool {
         true
     }

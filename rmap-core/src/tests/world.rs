@@ -1,4 +1,5 @@
-//! A memory manager in small over the component: address spaces, files, faults, copy-on-write, fork, swap, mremap, of one thread.
+//! A memory manager in small over the component: address spaces, files, faults, copy-on-write, fork, swap, mremap, of
+//! one thread.
 
 use super::toy::*;
 use crate::base::alloc::Heap;
@@ -308,7 +309,8 @@ impl<S: TestSystem> World<S> {
         }
     }
 
-    /// Reclaim takes a page out of all page tables; of an anonymous page the swap entry stays. Returns whether nothing maps it any more.
+    /// Reclaim takes a page out of all page tables; of an anonymous page the swap entry stays. Returns whether nothing
+    /// maps it any more.
     pub(super) fn reclaim(&mut self, pfn: Pfn, flags: TtuFlags, keep_cached: bool) -> bool {
         let page = self.rmap.pages().page(pfn).expect("a frame");
         if !page.is_mapped() {
@@ -408,7 +410,8 @@ impl<S: TestSystem> World<S> {
         Ok(())
     }
 
-    /// mremap of the pages `[first, end)`, which lie in one VMA, to page `to`, which is free. `keep`: the source stays, empty (DONTUNMAP).
+    /// mremap of the pages `[first, end)`, which lie in one VMA, to page `to`, which is free. `keep`: the source stays,
+    /// empty (DONTUNMAP).
     pub(super) fn remap(
         &mut self,
         mm: usize,

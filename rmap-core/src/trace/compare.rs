@@ -1,7 +1,8 @@
 //! Two states of the same processes against each other: the snapshot's and the replay's.
 //!
-//! Nothing here knows how either came about. A state is a list of [`ProcessState`]; [`Snapshot::state`] makes the kernel's, whoever replays makes their
-//! own. What is held against a replay and what is only counted is in the [module above](super).
+//! Nothing here knows how either came about. A state is a list of [`ProcessState`]; [`Snapshot::state`] makes the
+//! kernel's, whoever replays makes their own. What is held against a replay and what is only counted is in the [module
+//! above](super).
 
 use super::snapshot::Snapshot;
 use super::{Object, Span, perms};
@@ -180,7 +181,8 @@ impl Comparison {
         self.frames_exact == self.frames
     }
 
-    /// VMAs equal, all anonymous pages present, partition exact. Extra pages and pages of files are not held against a replay.
+    /// VMAs equal, all anonymous pages present, partition exact. Extra pages and pages of files are not held against a
+    /// replay.
     pub fn is_exact(&self) -> bool {
         self.vmas_equal == self.processes && self.anon_present == self.anon && self.partition_exact()
     }
@@ -264,7 +266,8 @@ impl Partition {
     }
 }
 
-/// Compares the snapshot's state with the replay's. Processes that are only here are not looked at: threads have pids too.
+/// Compares the snapshot's state with the replay's. Processes that are only here are not looked at: threads have pids
+/// too.
 pub fn compare(there: &[ProcessState], here: &[ProcessState]) -> Comparison {
     let mut found = Comparison { processes: there.len() as u64, ..Comparison::default() };
     let mut partition = Partition::default();

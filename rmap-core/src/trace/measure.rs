@@ -1,11 +1,13 @@
 //! What a walk costs, and whether it is right: every mapped page of a machine, walked and held against its page tables.
 //!
-//! **The oracle** here reads all page tables of all address spaces and writes down who maps what. It uses no anchor, no tree and no
-//! `page_vma_mapped_walk`: where it and a walk differ, the walk is wrong. The machine stands still meanwhile.
+//! **The oracle** here reads all page tables of all address spaces and writes down who maps what. It uses no anchor, no
+//! tree and no `page_vma_mapped_walk`: where it and a walk differ, the walk is wrong. The machine stands still
+//! meanwhile.
 //!
-//! **A walk** is [`Rmap::for_each_mapping`](crate::rmap::Rmap::for_each_mapping) over one page, page lock held: look-up, anchor lock, candidates, and
-//! each candidate checked against its page-table entry. Its time includes one reading of the clock. Walks go through the pages in order of frame
-//! number, each page once, so what they find in caches is what a scan by frame number finds there.
+//! **A walk** is [`Rmap::for_each_mapping`](crate::rmap::Rmap::for_each_mapping) over one page, page lock held:
+//! look-up, anchor lock, candidates, and each candidate checked against its page-table entry. Its time includes one
+//! reading of the clock. Walks go through the pages in order of frame number, each page once, so what they find in
+//! caches is what a scan by frame number finds there.
 
 use crate::base::error::{Error, Result};
 use crate::base::types::{Pfn, VirtAddr};

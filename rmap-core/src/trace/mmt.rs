@@ -1,7 +1,8 @@
 //! The trace: from lines to [`Event`]s. The format is in the [module above](super).
 //!
-//! [`Trace`] reads one line at a time and remembers which address spaces live, which objects were announced and which pids the coming mark has: so a
-//! trace that it accepts makes sense as a sequence, not only line by line. `Display` of an event is its line.
+//! [`Trace`] reads one line at a time and remembers which address spaces live, which objects were announced and which
+//! pids the coming mark has: so a trace that it accepts makes sense as a sequence, not only line by line. `Display` of
+//! an event is its line.
 
 use super::fields::{Fields, check_span, nonempty, object};
 use super::{Lines, Object, Span, TraceError};

@@ -1,7 +1,8 @@
 //! Traces of real programs' memory management: read, replayed, and held against the kernel's own truth.
 //!
-//! A **trace** says what a tree of processes did to its memory. A **snapshot**, taken by the kernel while the tree was stopped, says where every page
-//! of it then was. Whoever replays the trace can be asked: same regions, and the same pages shared by the same processes?
+//! A **trace** says what a tree of processes did to its memory. A **snapshot**, taken by the kernel while the tree was
+//! stopped, says where every page of it then was. Whoever replays the trace can be asked: same regions, and the same
+//! pages shared by the same processes?
 //!
 //! | file | what it is |
 //! |---|---|
@@ -15,8 +16,8 @@
 //!
 //! # The trace
 //!
-//! One event a line, fields separated by one space, pages (not bytes) in hexadecimal, everything else decimal. `mm` is the number of an address
-//! space, announced by `N` or `F` and never given twice; threads and vfork share one.
+//! One event a line, fields separated by one space, pages (not bytes) in hexadecimal, everything else decimal. `mm` is
+//! the number of an address space, announced by `N` or `F` and never given twice; threads and vfork share one.
 //!
 //! ```text
 //! H mmt 1 4096                      header, the first line: version, page size
@@ -37,11 +38,11 @@
 //! # anything                        comment
 //! ```
 //!
-//! `prot` adds up 1 read, 2 write, 4 execute. `flags` are letters: one of `p` private, `s` shared, `k` special (the kernel's own pages: vdso, vvar),
-//! and any of `G` stack, `P` populate, `L` locked.
+//! `prot` adds up 1 read, 2 write, 4 execute. `flags` are letters: one of `p` private, `s` shared, `k` special (the
+//! kernel's own pages: vdso, vvar), and any of `G` stack, `P` populate, `L` locked.
 //!
-//! Reading is strict. A line that is not exactly one of these, that names what was never announced, or that contradicts a line before it, is an error
-//! with file, line and reason ([`TraceError`]); nothing is guessed or skipped.
+//! Reading is strict. A line that is not exactly one of these, that names what was never announced, or that contradicts
+//! a line before it, is an error with file, line and reason ([`TraceError`]); nothing is guessed or skipped.
 //!
 //! # The snapshot
 //!
@@ -61,12 +62,13 @@
 //! - The **partition** is exact: two (process, page) pairs have one PFN in the snapshot if and only if they have one frame in the replay. Sets of sharers are
 //!   compared, never PFNs over time: a freed frame returns at once, and who keeps the frame at copy-on-write is a matter of who writes last.
 //!
-//! Not held against a replay, only counted: **file pages**, since the kernel maps up to 16 around a fault and fork leaves them out where they can be
-//! faulted again, so that what the trace touched is a lower bound; **extra anonymous pages**, since `g` lines stand for what exec wrote without
-//! a fault and may name a page too many.
+//! Not held against a replay, only counted: **file pages**, since the kernel maps up to 16 around a fault and fork
+//! leaves them out where they can be faulted again, so that what the trace touched is a lower bound; **extra anonymous
+//! pages**, since `g` lines stand for what exec wrote without a fault and may name a page too many.
 //!
-//! What looks like a page and is none: the **zero page** (one frame in all processes, kpagecount 0), the **vdso** (one frame too, with the bit of files
-//! set; and vvar shows nothing), **markers** (swap entries of type 31), and the **vsyscall** page, which is no VMA of the process.
+//! What looks like a page and is none: the **zero page** (one frame in all processes, kpagecount 0), the **vdso** (one
+//! frame too, with the bit of files set; and vvar shows nothing), **markers** (swap entries of type 31), and the
+//! **vsyscall** page, which is no VMA of the process.
 #![forbid(unsafe_code)]
 
 pub mod compare;

@@ -1,6 +1,7 @@
 //! The machine as a [`Target`]: each event is one of its calls.
 //!
-//! An object's size is not in a trace: a file here reaches as far as it was ever mapped. Its pages begin as zero, since a trace holds no contents.
+//! An object's size is not in a trace: a file here reaches as far as it was ever mapped. Its pages begin as zero, since
+//! a trace holds no contents.
 
 use super::compare::{PresentPage, ProcessState, VmaRun};
 use super::mmt::{LockCall, MapKind, Want};

@@ -1,12 +1,12 @@
 //! Replay: a trace's events, done again in a memory manager.
 //!
 //! The memory manager stands behind [`Target`], which has one method an event
-//! ([`OnMachine`](super::on_machine::OnMachine) is the machine). [`Replay`] keeps what the trace
-//! names by number (address spaces, objects, the pid table of the coming mark), counts, and hands each mark to an [`Observer`].
+//! ([`OnMachine`](super::on_machine::OnMachine) is the machine). [`Replay`] keeps what the trace names by number
+//! (address spaces, objects, the pid table of the coming mark), counts, and hands each mark to an [`Observer`].
 //!
-//! **What may fail.** A trace holds calls that succeeded, so one that fails here ends the replay with the line's number. Exceptions, as they are no
-//! contradictions: a fault that the kernel answered with a signal is in the trace as well, and changes nothing ([`Stats::failed_faults`]);
-//! madvise goes on past holes and then reports them.
+//! **What may fail.** A trace holds calls that succeeded, so one that fails here ends the replay with the line's
+//! number. Exceptions, as they are no contradictions: a fault that the kernel answered with a signal is in the trace as
+//! well, and changes nothing ([`Stats::failed_faults`]); madvise goes on past holes and then reports them.
 
 use super::compare::ProcessState;
 use super::mmt::{Event, LockCall, MapKind, MmId, ObjectId, Touch, Trace, Want};
@@ -55,7 +55,8 @@ pub trait Target {
     fn protect(&mut self, mm: &Self::Mm, span: Span, prot: VmFlags) -> Result<()>;
     /// mremap, with the system call's flags; `new` is where the range came to lie.
     fn remap(&mut self, mm: &Self::Mm, old: Span, new: Span, flags: u32) -> Result<()>;
-    /// madvise, with the system call's number. [`Error::NotSupported`]: an advice that it does not know, and that changes nothing then.
+    /// madvise, with the system call's number. [`Error::NotSupported`]: an advice that it does not know, and that
+    /// changes nothing then.
     fn advise(&mut self, mm: &Self::Mm, span: Span, advice: u32) -> Result<()>;
     /// mlock, mlock2, munlock.
     fn lock(&mut self, mm: &Self::Mm, span: Span, call: LockCall) -> Result<()>;
@@ -360,8 +361,8 @@ impl<T: Target> Replay<T> {
         if let Some((id, _)) = object {
             let announced = self.objects.get_mut(&id).ok_or(Error::Stale)?;
             if announced.made.is_none() {
-                // No block device behind it, and the first who maps it writes for others to see: shared memory. Files of file systems
-                // without a device are mapped private or read-only first.
+                // No block device behind it, and the first who maps it writes for others to see: shared memory. Files
+                // of file systems without a device are mapped private or read-only first.
                 let memory =
                     announced.object.major == 0 && kind.contains(MapKind::SHARED) && prot.contains(VmFlags::WRITE);
                 announced.made = Some(self.target.new_object(announced.object, memory)?);

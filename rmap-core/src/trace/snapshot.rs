@@ -1,7 +1,8 @@
 //! The snapshot: the kernel's own truth about a stopped tree of processes. The format is in the [module above](super).
 //!
-//! What is read is checked as a whole too: VMAs of a process lie in order and apart, pages lie in them and come in order, and each frame has one `K`
-//! line that counts as many pages as there are. A snapshot that was cut off or put together from two does not pass.
+//! What is read is checked as a whole too: VMAs of a process lie in order and apart, pages lie in them and come in
+//! order, and each frame has one `K` line that counts as many pages as there are. A snapshot that was cut off or put
+//! together from two does not pass.
 
 use super::fields::{Fields, object_of};
 use super::{Lines, Object, Span, TraceError, perms};

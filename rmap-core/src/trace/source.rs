@@ -1,4 +1,5 @@
-//! Traces and snapshots as files, compressed by gzip or not: the only place of this folder that needs an operating system.
+//! Traces and snapshots as files, compressed by gzip or not: the only place of this folder that needs an operating
+//! system.
 
 use super::{Lines, TraceError};
 use flate2::bufread::MultiGzDecoder;

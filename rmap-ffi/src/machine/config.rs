@@ -56,14 +56,15 @@ pub struct rmap_machine_config {
     pub swap_slots: u64,
     /// The swap file, made if there is none, and overwritten; NULL: a temporary file. UTF-8.
     pub swap_path: *const c_char,
-    /// Pages of a file that a read fault maps, and reads in, with the one that it is for: a power of two, 1 for it alone.
+    /// Pages of a file that a read fault maps, and reads in, with the one that it is for: a power of two, 1 for it
+    /// alone.
     pub fault_around: u64,
     /// Lowest address of a mapping: a multiple of RMAP_PAGE_SIZE.
     pub min_addr: u64,
     /// First address that no mapping may reach: a multiple of RMAP_PAGE_SIZE, at most 2^47.
     pub task_size: u64,
-    /// Asked before pages are charged to an address space: one for each entry that maps a page other than the zero page.
-    /// false refuses them, and what needed them fails with RMAP_ERR_NOMEM. Called with mmap_lock held.
+    /// Asked before pages are charged to an address space: one for each entry that maps a page other than the zero
+    /// page. false refuses them, and what needed them fails with RMAP_ERR_NOMEM. Called with mmap_lock held.
     pub charge: Option<unsafe extern "C" fn(arg: *mut c_void, mm: u64, pages: u64) -> bool>,
     /// Told when charged pages go. Called with any lock held: it may not wait.
     ///
@@ -243,8 +244,8 @@ impl rmap_machine_config {
     }
 }
 
-/// Fills a configuration with the defaults: the engine anon_vma, 65,536 frames with contents, no swap, faults on files map 16
-/// pages, addresses from 64 KiB to 128 TiB, nothing charged, librmap's own memory.
+/// Fills a configuration with the defaults: the engine anon_vma, 65,536 frames with contents, no swap, faults on files
+/// map 16 pages, addresses from 64 KiB to 128 TiB, nothing charged, librmap's own memory.
 ///
 /// Parameters: config, to be filled; size, sizeof(struct rmap_machine_config) in the program.
 /// Returns: RMAP_OK; RMAP_ERR_INVAL when no version of the struct is so small.
@@ -298,12 +299,10 @@ pub unsafe extern "C" fn rmap_machine_new(
 
 /// Frees a machine and all its memory.
 ///
-/// Parameters: machine, or NULL, which is nothing to do.
-/// Returns: RMAP_OK; RMAP_ERR_BUSY when an address space or a file is left; RMAP_ERR_LOCK when this thread holds a lock of
-/// librmap's.
-/// Ownership: on success the machine is gone in any build: a later use is undefined behaviour. A swap file of the
-/// program's stays.
-/// Context: no other thread uses the machine, no locks held. Calls the allocator.
+/// Parameters: machine, or NULL, which is nothing to do. Returns: RMAP_OK; RMAP_ERR_BUSY when an address space or a
+/// file is left; RMAP_ERR_LOCK when this thread holds a lock of librmap's. Ownership: on success the machine is gone in
+/// any build: a later use is undefined behaviour. A swap file of the program's stays. Context: no other thread uses the
+/// machine, no locks held. Calls the allocator.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmap_machine_free(machine: *mut rmap_machine) -> rmap_status {
     boundary(|| {
@@ -378,16 +377,14 @@ fn figures(host: &Host) -> Outcome<rmap_machine_stats> {
     })
 }
 
-/// Checks everything that is true of a machine at rest: what the reverse map finds against a scan of all page tables, counts
-/// of mappings and references, figures, swap slots.
+/// Checks everything that is true of a machine at rest: what the reverse map finds against a scan of all page tables,
+/// counts of mappings and references, figures, swap slots.
 ///
-/// Parameters: machine; reason, room for size bytes, or NULL, receives what is wrong as an English sentence, cut to fit;
-/// size.
-/// Returns: RMAP_OK; RMAP_ERR_INTERNAL when something is wrong, which is a bug in librmap, or the program has broken a
-/// rule that is not checked: then alone the reason is written; RMAP_ERR_NOMEM; RMAP_ERR_LOCK from a callback, or when this
-/// thread holds a lock of librmap's.
-/// Ownership: nothing.
-/// Context: no other thread uses the machine, no locks held. Calls the allocator.
+/// Parameters: machine; reason, room for size bytes, or NULL, receives what is wrong as an English sentence, cut to
+/// fit; size. Returns: RMAP_OK; RMAP_ERR_INTERNAL when something is wrong, which is a bug in librmap, or the program
+/// has broken a rule that is not checked: then alone the reason is written; RMAP_ERR_NOMEM; RMAP_ERR_LOCK from a
+/// callback, or when this thread holds a lock of librmap's. Ownership: nothing. Context: no other thread uses the
+/// machine, no locks held. Calls the allocator.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmap_machine_check(
     machine: *mut rmap_machine,

@@ -10,8 +10,8 @@ use core::ffi::c_void;
 use rmap_core::base::href::Href;
 use rmap_core::machine::system::FileExt;
 
-/// Makes a file. Its pages are read when they are first touched, and stay in memory until rmap_machine_swap_out takes them or
-/// the file goes. Nothing is ever written back: a page that was written stays until the file goes.
+/// Makes a file. Its pages are read when they are first touched, and stay in memory until rmap_machine_swap_out takes
+/// them or the file goes. Nothing is ever written back: a page that was written stays until the file goes.
 ///
 /// Parameters: machine; pages, its size; read_page, or NULL, then pages begin as zero; arg, passed to read_page; out,
 /// receives the file.
@@ -71,10 +71,8 @@ pub unsafe extern "C" fn rmap_machine_shmem_new(
 
 /// Frees a file, and what it has in memory.
 ///
-/// Parameters: file, or NULL, which is nothing to do.
-/// Returns: RMAP_OK; RMAP_ERR_BUSY when a region maps it; RMAP_ERR_LOCK from a callback, or when this thread holds a lock
-/// of librmap's.
-/// Ownership: on success file is gone.
+/// Parameters: file, or NULL, which is nothing to do. Returns: RMAP_OK; RMAP_ERR_BUSY when a region maps it;
+/// RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's. Ownership: on success file is gone.
 /// Context: no other thread uses file, no locks held. Takes i_mmap_rwsem for reading. Calls the allocator's free.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmap_machine_file_free(file: *mut rmap_machine_file) -> rmap_status {

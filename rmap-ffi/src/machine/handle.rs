@@ -6,8 +6,8 @@
 //! | `rmap_machine_mm` | a slot with a [`Space`] | `rmap_machine_exit`, `rmap_machine_exec` |
 //! | `rmap_machine_file` | a slot with a [`Backed`] | `rmap_machine_file_free` |
 //!
-//! They are checked as those of the component are (see [`handle`](crate::handle)), with the number of the address space or
-//! file as generation: no two of a machine have the same.
+//! They are checked as those of the component are (see [`handle`](crate::handle)), with the number of the address space
+//! or file as generation: no two of a machine have the same.
 
 use super::config::Hooks;
 use super::ops::{Reader, rmap_machine_vma_ops};

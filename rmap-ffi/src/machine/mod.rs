@@ -1,5 +1,5 @@
-//! The machine: a memory manager for programs that bring none. Address spaces with page tables in software, faults, fork,
-//! copy-on-write, files and swap, over page frames with contents or without.
+//! The machine: a memory manager for programs that bring none. Address spaces with page tables in software, faults,
+//! fork, copy-on-write, files and swap, over page frames with contents or without.
 //!
 //! | file | what it is |
 //! |---|---|

@@ -23,8 +23,8 @@ pub const RMAP_ACCESS_EXEC: u32 = 2;
 /// NULL. Functions that answer a status answer one of `enum rmap_status`; what is no error of the machine counts as
 /// RMAP_ERR_IO.
 ///
-/// Context of each but `missing`: mmap_lock is held, exclusively in `open` and `close`. A function of the machine that is
-/// called there answers RMAP_ERR_LOCK. None may throw or jump out.
+/// Context of each but `missing`: mmap_lock is held, exclusively in `open` and `close`. A function of the machine that
+/// is called there answers RMAP_ERR_LOCK. None may throw or jump out.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct rmap_machine_vma_ops {
@@ -34,8 +34,8 @@ pub struct rmap_machine_vma_ops {
     pub open: Option<unsafe extern "C" fn(private_data: *mut c_void, start: u64, end: u64, pgoff: u64)>,
     /// The region is gone.
     pub close: Option<unsafe extern "C" fn(private_data: *mut c_void, start: u64, end: u64, pgoff: u64)>,
-    /// Fills the page at pgoff of a region without a file: RMAP_PAGE_SIZE bytes at `page`, zero until then. RMAP_ERR_BUS:
-    /// there is nothing. NULL: pages begin as zero.
+    /// Fills the page at pgoff of a region without a file: RMAP_PAGE_SIZE bytes at `page`, zero until then.
+    /// RMAP_ERR_BUS: there is nothing. NULL: pages begin as zero.
     pub fault: Option<unsafe extern "C" fn(private_data: *mut c_void, pgoff: u64, page: *mut c_void) -> i32>,
     /// A page of a region with RMAP_MAP_UFFD_MISSING is missing at addr. No lock is held: the function may fill it with
     /// rmap_machine_uffd_copy. RMAP_OK: the access is tried again; else it fails with the status. NULL: it fails with
@@ -50,11 +50,11 @@ unsafe impl Growing for rmap_machine_vma_ops {
     const FIRST: usize = size_of::<Self>();
 }
 
-/// A page of a file for `rmap_machine_file_new`: fills RMAP_PAGE_SIZE bytes at `page`, zero until then, with the contents of
-/// page pgoff. Answers as the functions of `rmap_machine_vma_ops` do.
+/// A page of a file for `rmap_machine_file_new`: fills RMAP_PAGE_SIZE bytes at `page`, zero until then, with the
+/// contents of page pgoff. Answers as the functions of `rmap_machine_vma_ops` do.
 ///
-/// Context: the page lock and mmap_lock are held, the latter shared. A function of the machine that is called there answers
-/// RMAP_ERR_LOCK. It may not throw or jump out.
+/// Context: the page lock and mmap_lock are held, the latter shared. A function of the machine that is called there
+/// answers RMAP_ERR_LOCK. It may not throw or jump out.
 pub type rmap_machine_read_page = Option<unsafe extern "C" fn(arg: *mut c_void, pgoff: u64, page: *mut c_void) -> i32>;
 
 impl rmap_machine_vma_ops {

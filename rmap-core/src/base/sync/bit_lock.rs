@@ -1,5 +1,5 @@
-//! A lock in a word that has other uses: the page lock (`PG_locked`, `PG_waiters`). Bits are named by number, as in the kernel; their
-//! states are those of `word_lock`.
+//! A lock in a word that has other uses: the page lock (`PG_locked`, `PG_waiters`). Bits are named by number, as in the
+//! kernel; their states are those of `word_lock`.
 //!
 //! The word must outlive every call: a waiter has a reference on the page, and so has the one that unlocks.
 

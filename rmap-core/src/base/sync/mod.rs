@@ -8,9 +8,10 @@
 //! | `parking` | where waiters sleep |
 //! | `model` | what stands for the words in models of other things |
 //!
-//! A debug build checks the order of ranks ([`lockdep`]). Nothing here allocates, in the slow path neither, and no thread-local has a
-//! destructor: so a library that an allocator links never calls `malloc` behind its back, which `parking_lot` does for each thread that sleeps
-//! (the C library registers its thread-local's destructor with `calloc`).
+//! A debug build checks the order of ranks ([`lockdep`]). Nothing here allocates, in the slow path neither, and no
+//! thread-local has a destructor: so a library that an allocator links never calls `malloc` behind its back, which
+//! `parking_lot` does for each thread that sleeps (the C library registers its thread-local's destructor with
+//! `calloc`).
 
 use super::lockdep;
 
@@ -107,8 +108,8 @@ pub mod cell {
     }
 }
 
-/// The order of locks: a thread takes a lock only while it holds none of the same or a higher rank. Two of one rank need a
-/// `nested` acquisition, whose caller knows the order between the two.
+/// The order of locks: a thread takes a lock only while it holds none of the same or a higher rank. Two of one rank
+/// need a `nested` acquisition, whose caller knows the order between the two.
 pub mod rank {
     /// `mm.mmap_lock`. Two: parent before child in fork.
     pub const MMAP_LOCK: u8 = 1;
@@ -222,7 +223,8 @@ pub fn stripe() -> usize {
     }
 
     let stripe = STRIPE.get();
-    // Compared with the bound and not with the marker, so that the compiler knows the bound when the result indexes an array.
+    // Compared with the bound and not with the marker, so that the compiler knows the bound when the result indexes an
+    // array.
     if stripe < STRIPES { stripe } else { deal() }
 }
 
@@ -236,8 +238,8 @@ pub fn stripe() -> usize {
 /// The calling thread's stripe in the running model.
 #[cfg(loom)]
 pub fn stripe() -> usize {
-    // A lazy static lives as long as one execution, so that each deals alike; std's atomic is invisible to loom, so that dealing
-    // orders nothing. `Rcu::new` touches it first, before other threads run.
+    // A lazy static lives as long as one execution, so that each deals alike; std's atomic is invisible to loom, so
+    // that dealing orders nothing. `Rcu::new` touches it first, before other threads run.
     loom::lazy_static! {
         static ref NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
     }

@@ -1,5 +1,5 @@
-//! Stand-ins for models: loom explores who gets a lock, and reports a deadlock, in far fewer executions than the words take.
-//! The word locks have models of their own.
+//! Stand-ins for models: loom explores who gets a lock, and reports a deadlock, in far fewer executions than the words
+//! take. The word locks have models of their own.
 
 use core::cell::UnsafeCell;
 use loom::sync::{Condvar, Mutex, MutexGuard};
@@ -10,8 +10,8 @@ pub(super) struct RawMutex {
     mutex: Mutex<()>,
 }
 
-// SAFETY: `held` is touched only by the thread that holds `mutex`, see `lock` and `unlock`; `is_locked` reads it without,
-// which is sound because loom runs its threads one at a time, on one thread of the system.
+// SAFETY: `held` is touched only by the thread that holds `mutex`, see `lock` and `unlock`; `is_locked` reads it
+// without, which is sound because loom runs its threads one at a time, on one thread of the system.
 unsafe impl Send for RawMutex {}
 // SAFETY: as for Send.
 unsafe impl Sync for RawMutex {}
@@ -22,8 +22,8 @@ impl RawMutex {
     }
 
     fn keep(&self, guard: MutexGuard<'_, ()>) {
-        // SAFETY: only the lifetime changes. The guard refers to `self.mutex`, which outlives it: it is dropped in `unlock`,
-        // or with `held`, which is dropped before `mutex`; a locked mutex is borrowed, so it does not move.
+        // SAFETY: only the lifetime changes. The guard refers to `self.mutex`, which outlives it: it is dropped in
+        // `unlock`, or with `held`, which is dropped before `mutex`; a locked mutex is borrowed, so it does not move.
         let guard = unsafe { core::mem::transmute::<MutexGuard<'_, ()>, MutexGuard<'static, ()>>(guard) };
         // SAFETY: this thread holds `mutex`: nobody else touches `held`.
         unsafe { *self.held.get() = Some(guard) };
@@ -52,7 +52,8 @@ impl RawMutex {
     }
 
     pub(super) fn is_locked(&self) -> bool {
-        // SAFETY: threads of a model run one at a time, and none is switched away from inside `keep` and `unlock`'s accesses.
+        // SAFETY: threads of a model run one at a time, and none is switched away from inside `keep` and `unlock`'s
+        // accesses.
         unsafe { (*self.held.get()).is_some() }
     }
 }

@@ -1,7 +1,8 @@
 //! Where threads sleep that wait for a lock: queues by the address of the lock's word.
 //!
-//! A lock is one word; the rest of what waiting needs lives here, for as long as somebody waits. A sleeper is a node on its own stack, so
-//! nothing is allocated, and no thread-local has a destructor (which would make the C library call `calloc`).
+//! A lock is one word; the rest of what waiting needs lives here, for as long as somebody waits. A sleeper is a node on
+//! its own stack, so nothing is allocated, and no thread-local has a destructor (which would make the C library call
+//! `calloc`).
 //!
 //! | built | a waiter |
 //! |---|---|
@@ -23,8 +24,8 @@ mod queues {
     pub(in super::super) struct Spin(u32);
 
     impl Spin {
-        /// Round n pauses 2^n times, up to 2^5: then a look at the word takes nothing from who works under the lock, and finds out soon
-        /// enough.
+        /// Round n pauses 2^n times, up to 2^5: then a look at the word takes nothing from who works under the lock,
+        /// and finds out soon enough.
         const LONGEST: u32 = 5;
         const ROUNDS: u32 = 36;
         /// Rounds that take about as long as a walk of a thousand mappings.
@@ -67,7 +68,8 @@ mod queues {
     /// Sleepers, oldest first.
     struct Queue(Cell<*const Sleeper>);
 
-    // SAFETY: the sleepers are used under the queue's lock, and stay on their stacks until they were taken out under it.
+    // SAFETY: the sleepers are used under the queue's lock, and stay on their stacks until they were taken out under
+    // it.
     unsafe impl Send for Queue {}
 
     const QUEUES: usize = 64;
@@ -98,13 +100,14 @@ mod queues {
         }
     }
 
-    /// Takes up to `most` sleepers of `key` out, wakes them, and calls `woken` under the queue's lock with whether more are left.
+    /// Takes up to `most` sleepers of `key` out, wakes them, and calls `woken` under the queue's lock with whether more
+    /// are left.
     fn unpark(key: usize, most: usize, woken: impl FnOnce(bool)) {
         let queue = queue(key);
         let (mut left, mut more) = (most, false);
         let mut link = &queue.0;
-        // SAFETY: every node of the queue is alive, as in `park`. One that was taken out is not touched again after `notify_one`: it
-        // can go on only when this queue's lock is free.
+        // SAFETY: every node of the queue is alive, as in `park`. One that was taken out is not touched again after
+        // `notify_one`: it can go on only when this queue's lock is free.
         while let Some(node) = unsafe { link.get().as_ref() } {
             if node.key != key {
                 link = &node.next;

@@ -67,9 +67,9 @@ fn lock_slow(word: &AtomicU32, bit: u32, waiters_bit: u32) {
         if word.load(Ordering::Relaxed) & mask(waiters_bit) == 0 && spin.spin() {
             continue;
         }
-        // Under the queue's lock: either the lock bit is still set, then the waiters bit is set with it and whoever unlocks comes to
-        // the queue, or it is free and there is nothing to wait for. Relaxed: the queue's lock orders this with `wake`, and both are
-        // read-modify-writes of one word.
+        // Under the queue's lock: either the lock bit is still set, then the waiters bit is set with it and whoever
+        // unlocks comes to the queue, or it is free and there is nothing to wait for. Relaxed: the queue's lock orders
+        // this with `wake`, and both are read-modify-writes of one word.
         parking::park(address(word), || {
             word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |value| {
                 (value & mask(bit) != 0).then_some(value | mask(waiters_bit))

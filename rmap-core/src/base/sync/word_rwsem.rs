@@ -8,14 +8,15 @@
 //! | `READERS_NEXT` | a reader has waited long: writers let readers pass first | a waiting reader sets it while a writer is inside; the first reader that gets in clears it, or a writer that runs out of patience |
 //! | `PARKED` | somebody sleeps in the queue of this word, or is about to | a waiter sets it, under the queue's lock; whoever empties the queue clears it |
 //!
-//! A wake-up wakes all: readers get in together, and of writers one does. A waiting writer keeps new readers out, so a recursive
-//! read would deadlock; a debug build reports it before it happens.
+//! A wake-up wakes all: readers get in together, and of writers one does. A waiting writer keeps new readers out, so a
+//! recursive read would deadlock; a debug build reports it before it happens.
 //!
 //! # Fairness
 //!
-//! Who comes back at once finds the word in its own cache and overtakes whoever waits. That is quick, and would starve a walk beside a thread
-//! that forks and exits. So a reader that has spun for some microseconds claims the next turn. A writer honours that as long as it would
-//! spin, and no longer: the reader may not be running, and nobody sleeps or fails because of `READERS_NEXT` alone.
+//! Who comes back at once finds the word in its own cache and overtakes whoever waits. That is quick, and would starve
+//! a walk beside a thread that forks and exits. So a reader that has spun for some microseconds claims the next turn. A
+//! writer honours that as long as it would spin, and no longer: the reader may not be running, and nobody sleeps or
+//! fails because of `READERS_NEXT` alone.
 
 use super::atomic::{AtomicU32, Ordering};
 use super::parking::{self, Spin};
@@ -142,8 +143,8 @@ impl WordRwSem {
 
     /// Sleeps if `stay`, given the word, says what to make of it: `PARKED` set, and a blocker that is in the way.
     fn park_while(&self, stay: impl Fn(u32) -> Option<u32>) {
-        // Under the queue's lock: while a blocker is set, whoever clears the last one sees `PARKED` and comes to the queue.
-        // Relaxed: the queue's lock orders this with `wake`, and both are read-modify-writes of one word.
+        // Under the queue's lock: while a blocker is set, whoever clears the last one sees `PARKED` and comes to the
+        // queue. Relaxed: the queue's lock orders this with `wake`, and both are read-modify-writes of one word.
         parking::park(self.key(), || self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, stay).is_ok());
     }
 

@@ -7,8 +7,8 @@
 //!  max       150              300              270          some interval below child 1 ends at 300, none later
 //! ```
 //!
-//! The bound of child 0 is always the least interval: the node's own bound stands in its parent. A bound need not be that of an
-//! interval that is there; a maximum always is.
+//! The bound of child 0 is always the least interval: the node's own bound stands in its parent. A bound need not be
+//! that of an interval that is there; a maximum always is.
 
 use super::interval::Interval;
 use super::word::Word;
@@ -25,8 +25,8 @@ pub(super) const LEVELS: usize = 12;
 const _: () =
     assert!(2 * MIN.pow(LEVELS as u32 - 1) as u128 > 1 << 32 && LEVELS as u64 + 2 == NodePool::LARGEST_PER_INSERT);
 
-/// The body of an inner node. The first `count` of each array mean something. A search reads `first` and one of `below`; `last`
-/// decides only between intervals that begin together.
+/// The body of an inner node. The first `count` of each array mean something. A search reads `first` and one of
+/// `below`; `last` decides only between intervals that begin together.
 #[repr(C)]
 struct Body {
     count: Cell<usize>,
@@ -51,8 +51,8 @@ impl Inner {
     /// The inner node in `block`.
     ///
     /// # Safety
-    /// `new` made a node of the block, which is not given back while the result is used, and the caller holds the set's lock:
-    /// exclusively for what changes the node.
+    /// `new` made a node of the block, which is not given back while the result is used, and the caller holds the set's
+    /// lock: exclusively for what changes the node.
     #[inline]
     pub(super) unsafe fn at(block: Block) -> Self {
         Self(block)
@@ -199,8 +199,8 @@ impl Inner {
         self.child(to).set(from.child(at).get());
     }
 
-    /// Moves children between two neighbours so that the left one has `keep`; `bound` is the right one's lower bound. Returns
-    /// the new one.
+    /// Moves children between two neighbours so that the left one has `keep`; `bound` is the right one's lower bound.
+    /// Returns the new one.
     pub(super) fn level(&self, right: &Self, bound: Interval, keep: usize) -> Interval {
         right.set_bound(0, bound);
         match self.count() {

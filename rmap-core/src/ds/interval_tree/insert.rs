@@ -1,8 +1,8 @@
 //! Insertion.
 //!
-//! Going down, a full inner node is split before it is entered, so that a leaf that splits finds room above it. A split alone
-//! changes nothing that a reader can see: when nodes run out half-way, the set is as it was. Maxima rise on the way back up,
-//! when the item is in.
+//! Going down, a full inner node is split before it is entered, so that a leaf that splits finds room above it. A split
+//! alone changes nothing that a reader can see: when nodes run out half-way, the set is as it was. Maxima rise on the
+//! way back up, when the item is in.
 
 use super::Indexed;
 use super::inner::{FANOUT, Inner, MIN};
@@ -176,8 +176,8 @@ fn split_inner(pool: &NodePool, node: &Inner, at: usize, child: &Inner, towards:
     Ok(right)
 }
 
-/// Inserts a cell at `cell` of the leaf that is `node`'s child at `at`, by a second leaf: one for this cell alone if it is the
-/// first or the last, else one with half of the cells.
+/// Inserts a cell at `cell` of the leaf that is `node`'s child at `at`, by a second leaf: one for this cell alone if it
+/// is the first or the last, else one with half of the cells.
 #[cold]
 fn split_leaf<T: Indexed>(
     pool: &NodePool,

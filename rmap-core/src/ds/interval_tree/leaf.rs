@@ -13,8 +13,8 @@
 //! | 0 ..= 31, below `u32::MAX` | `last - base`, exact |
 //! | 0 ..= 31, `u32::MAX` | `last - base` is that or more: the items know |
 //!
-//! So one comparison of integers orders two intervals, and an entry costs 16 bytes. Intervals further apart than 2^32 pages
-//! (16 TiB) are in different leaves, however few there are.
+//! So one comparison of integers orders two intervals, and an entry costs 16 bytes. Intervals further apart than 2^32
+//! pages (16 TiB) are in different leaves, however few there are.
 //!
 //! | block | 64 | 128 | 256 | 512 | 1,024 |
 //! |---|---|---|---|---|---|
@@ -57,8 +57,8 @@ impl Leaf {
     /// The leaf in `block`.
     ///
     /// # Safety
-    /// `new` made a leaf of the block, which is not given back while the result is used, and the caller holds the set's lock:
-    /// exclusively for what changes the leaf.
+    /// `new` made a leaf of the block, which is not given back while the result is used, and the caller holds the set's
+    /// lock: exclusively for what changes the leaf.
     #[inline]
     pub(super) unsafe fn at(block: Block) -> Self {
         Self(block)
@@ -194,8 +194,8 @@ impl Leaf {
         unsafe { Interval::of_cell::<T>(self.cells()[at].get()) }
     }
 
-    /// How many keys are below `key`. Counted, not bisected: every eighth first, which touches all lines of a leaf that is not in the cache
-    /// at once, then the seven between two of these.
+    /// How many keys are below `key`. Counted, not bisected: every eighth first, which touches all lines of a leaf that
+    /// is not in the cache at once, then the seven between two of these.
     #[inline]
     fn lower_bound(&self, key: u64) -> usize {
         const STRIDE: usize = 8;
@@ -251,7 +251,8 @@ impl Leaf {
         let key = self.pack(interval);
         let behind = self.count() - at;
         debug_assert!(!self.is_full());
-        // SAFETY: `at + behind + 1` is at most the capacity, so both copies stay inside their arrays; no slice is in use.
+        // SAFETY: `at + behind + 1` is at most the capacity, so both copies stay inside their arrays; no slice is in
+        // use.
         unsafe {
             self.key_ptr(at).copy_to(self.key_ptr(at).add(1), behind);
             self.cell_ptr(at).copy_to(self.cell_ptr(at).add(1), behind);
@@ -306,7 +307,8 @@ impl Leaf {
         (0..u64::BITS).filter(meets).fold(0, |hits, at| hits | 1 << at)
     }
 
-    /// Counts from `base`, which is not above the leaf's. `false`, and nothing changed, if an interval begins too far from it.
+    /// Counts from `base`, which is not above the leaf's. `false`, and nothing changed, if an interval begins too far
+    /// from it.
     pub(super) fn rebase(&self, base: u64) -> bool {
         let up = self.base() - base;
         let end = self.keys().last().map_or(0, |key| key.get() >> 32);

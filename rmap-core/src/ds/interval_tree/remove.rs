@@ -1,8 +1,8 @@
 //! Removal.
 //!
-//! A member of a group leaves without a search, unless it is the last. A cell that goes is looked for, and on the way back up
-//! maxima are computed anew where the interval that went had been the maximum, empty leaves go, sparse ones join a
-//! neighbour, and inner nodes below their minimum join a neighbour or share with it. Nothing here takes a node.
+//! A member of a group leaves without a search, unless it is the last. A cell that goes is looked for, and on the way
+//! back up maxima are computed anew where the interval that went had been the maximum, empty leaves go, sparse ones
+//! join a neighbour, and inner nodes below their minimum join a neighbour or share with it. Nothing here takes a node.
 
 use super::Indexed;
 use super::inner::{FANOUT, Inner, MIN};
@@ -62,7 +62,8 @@ unsafe fn compare_with_others<T: Indexed>(item: NonNull<()>, place: Place) {
     }
 }
 
-/// Removes the cell `target`, an item or a group that is gone already, or the item `target` from the group that it founded.
+/// Removes the cell `target`, an item or a group that is gone already, or the item `target` from the group that it
+/// founded.
 #[inline]
 fn cell<T: Indexed>(pool: &NodePool, root: &mut Word, gone: Interval, target: Word) {
     // SAFETY: the root stands in the set, which the caller has for itself.
@@ -206,7 +207,8 @@ fn merge_pair(pool: &NodePool, node: &Inner, at: usize) -> bool {
 #[cold]
 fn balance(pool: &NodePool, node: &Inner, at: usize) {
     let at = if at + 1 < node.count() { at } else { at - 1 };
-    // SAFETY: two children of a node that stands in the set, which the caller has for itself: a root has two, others more.
+    // SAFETY: two children of a node that stands in the set, which the caller has for itself: a root has two, others
+    // more.
     let views = unsafe { (node.child(at).get().view(), node.child(at + 1).get().view()) };
     let (View::Inner(left), View::Inner(right)) = views else { unreachable!("leaves are all on one level") };
     let total = left.count() + right.count();

@@ -368,7 +368,8 @@ fn a_refill_that_fails_changes_nothing() {
     both.check();
 }
 
-/// Each insertion gets its blocks one by one, so that it fails at each point where it can; the set stays as it was (G4).
+/// Each insertion gets its blocks one by one, so that it fails at each point where it can; the set stays as it was
+/// (G4).
 #[test]
 fn an_insertion_that_runs_out_of_nodes_changes_nothing() {
     const SIZES: [Size; 5] = [Size::B64, Size::B128, Size::B256, Size::B512, Size::B1024];

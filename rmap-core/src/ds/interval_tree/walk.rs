@@ -120,7 +120,8 @@ impl<T: Indexed> Iter<'_, T> {
     /// An iterator over the set whose root this is.
     ///
     /// # Safety
-    /// `root` is the root of a set of `T`s, and the caller's borrow of the set, hence its lock, lasts as long as the result.
+    /// `root` is the root of a set of `T`s, and the caller's borrow of the set, hence its lock, lasts as long as the
+    /// result.
     pub(super) unsafe fn new(root: Word, query: Interval) -> Self {
         let mut iter = Self {
             query,

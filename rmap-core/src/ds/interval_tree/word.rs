@@ -1,4 +1,5 @@
-//! The tagged word that stands wherever the set can continue: in the root, in a leaf's cells, in an inner node's children.
+//! The tagged word that stands wherever the set can continue: in the root, in a leaf's cells, in an inner node's
+//! children.
 
 use crate::ds::group::Group;
 use crate::ds::interval_tree::inner::Inner;
@@ -70,8 +71,8 @@ impl Word {
     /// What the word says.
     ///
     /// # Safety
-    /// The word stands in the set (its root, or a node reached from it), and the caller holds the set's lock as long as it uses
-    /// the result: exclusively for what changes a node.
+    /// The word stands in the set (its root, or a node reached from it), and the caller holds the set's lock as long as
+    /// it uses the result: exclusively for what changes a node.
     #[inline]
     pub(super) unsafe fn view(self) -> View {
         let Some(ptr) = NonNull::new(self.0.map_addr(|addr| addr & !KIND)) else { return View::Empty };

@@ -1,7 +1,8 @@
-//! The ties of one VMA to anon_vmas: the kernel's `anon_vma_chain` list, as an array from the oldest anon_vma to the VMA's own.
+//! The ties of one VMA to anon_vmas: the kernel's `anon_vma_chain` list, as an array from the oldest anon_vma to the
+//! VMA's own.
 //!
-//! Each link remembers where the anon_vma's tree keeps the VMA. Two links (a VMA that was never forked, and a child of the first generation) lie in
-//! the VMA itself; more in an array whose capacity is a power of two.
+//! Each link remembers where the anon_vma's tree keeps the VMA. Two links (a VMA that was never forked, and a child of
+//! the first generation) lie in the VMA itself; more in an array whose capacity is a power of two.
 //!
 //! | `len` | where the links are |
 //! |---|---|
@@ -38,7 +39,8 @@ impl<S: System> Link<S> {
     /// The anon_vma; slots stay valid.
     #[inline]
     pub(super) fn node<'a>(self) -> &'a AnonVma<S> {
-        // SAFETY: a link holds its anon_vma by being in its tree (it is freed after the tree is empty), and slots outlive VMAs.
+        // SAFETY: a link holds its anon_vma by being in its tree (it is freed after the tree is empty), and slots
+        // outlive VMAs.
         unsafe { self.anon_vma.as_ref() }
     }
 }
@@ -62,7 +64,8 @@ impl<S: System> Chain<S> {
         Self { len: 0, cap: NEAR as u32, body: Body { near: [MaybeUninit::uninit(); NEAR] } }
     }
 
-    /// Makes an empty chain one to the same anon_vmas as `source`, tied to nothing yet, with room for `more`. On failure it stays empty.
+    /// Makes an empty chain one to the same anon_vmas as `source`, tied to nothing yet, with room for `more`. On
+    /// failure it stays empty.
     pub(super) fn copy_anchors(&mut self, heap: &Heap, source: &Self, more: usize) -> Result<()> {
         debug_assert!(self.len == 0 && self.cap as usize == NEAR);
         let room = source.links().len() + more;
@@ -138,8 +141,8 @@ impl<S: System> Chain<S> {
 
 /// The engine's data in a VMA.
 pub struct VmaAnon<S: System> {
-    /// Where new pages of this VMA belong. Set once under mmap_lock (shared suffices: a compare-exchange decides between threads),
-    /// Release; pairs with the Acquire in `get`. Cleared and changed under mmap_lock (write).
+    /// Where new pages of this VMA belong. Set once under mmap_lock (shared suffices: a compare-exchange decides
+    /// between threads), Release; pairs with the Acquire in `get`. Cleared and changed under mmap_lock (write).
     anon_vma: AtomicPtr<AnonVma<S>>,
     /// Links in the chain, for neighbours that look while another thread prepares: 0 or 1 then. Relaxed, but for the
     /// first link, which is published by it: Release; pairs with the Acquire in `links_in_tree`.
@@ -231,7 +234,8 @@ impl<S: System> VmaAnon<S> {
     /// This thread has just won [`win`](Self::win).
     #[inline]
     pub(super) unsafe fn set_only_link(&self, link: Link<S>) {
-        // SAFETY: the winner alone writes the chain; everybody else waits for mmap_lock, which this thread holds shared.
+        // SAFETY: the winner alone writes the chain; everybody else waits for mmap_lock, which this thread holds
+        // shared.
         unsafe { self.chain_mut() }.push(link);
         self.len.store(1, Ordering::Release);
     }

@@ -1,8 +1,8 @@
 //! A picture of what stands behind a page: the chains of the VMAs that may map it, and the anon_vmas in them.
 //!
 //! Every anon_vma of interest is in one of these chains: the page's own, for the VMAs are in its tree; its ancestors,
-//! for whoever is tied to an anon_vma is tied to the parent of that too, and earlier. Of a VMA that is on its way out no
-//! chain is seen any more; its anon_vmas still have their parents.
+//! for whoever is tied to an anon_vma is tied to the parent of that too, and earlier. Of a VMA that is on its way out
+//! no chain is seen any more; its anon_vmas still have their parents.
 
 use super::lookup::Anchor;
 use super::node::AnonVma;

@@ -88,8 +88,8 @@ pub(crate) fn state_of<S: AnonVmaSystem>(vma: &Vma<S>) -> String {
     out
 }
 
-/// Panics unless trees, chains and counters of a context agree with each other. `vmas` are all VMAs there are, whose locks are held; nobody
-/// looks a page up.
+/// Panics unless trees, chains and counters of a context agree with each other. `vmas` are all VMAs there are, whose
+/// locks are held; nobody looks a page up.
 pub(crate) fn check_all<S: AnonVmaSystem>(vmas: &[&Vma<S>]) {
     let mut nodes: BTreeMap<*const AnonVma<S>, &AnonVma<S>> = BTreeMap::new();
     let mut chains: BTreeMap<*const AnonVma<S>, Vec<*const AnonVma<S>>> = BTreeMap::new();

@@ -8,10 +8,10 @@
 //! 4. look again: the page is still mapped, its word unchanged, and the anon_vma's root is the one that was locked. Else give back and
 //!    start over, or report that the page is unmapped.
 //!
-//! Step 3 may touch an anon_vma that was freed, or freed and given to another owner: slots are type-stable, the lock and the count
-//! are always valid, and step 4 finds out. What makes step 4 sufficient: a page is unmapped before its VMA is unlinked, and unlinking
-//! takes the root's lock. So whoever holds the lock and sees the page mapped with this word has an anon_vma that is linked, and stays
-//! linked until the lock is released.
+//! Step 3 may touch an anon_vma that was freed, or freed and given to another owner: slots are type-stable, the lock
+//! and the count are always valid, and step 4 finds out. What makes step 4 sufficient: a page is unmapped before its
+//! VMA is unlinked, and unlinking takes the root's lock. So whoever holds the lock and sees the page mapped with this
+//! word has an anon_vma that is linked, and stays linked until the lock is released.
 
 use super::AnonVmaEngine;
 use super::node::AnonVma;
@@ -62,8 +62,8 @@ impl<S: System> AnonVmaEngine<S> {
         if !page.is_mapped() {
             return None;
         }
-        // SAFETY: an anonymous word points to a slot of this engine (`anchor_page`, `reanchor`), and slots stay valid as long as the
-        // engine.
+        // SAFETY: an anonymous word points to a slot of this engine (`anchor_page`, `reanchor`), and slots stay valid
+        // as long as the engine.
         Some((seen, unsafe { word.cast::<AnonVma<S>>().as_ref() }))
     }
 
@@ -140,8 +140,8 @@ impl<S: System> AnonVmaEngine<S> {
         still(page, seen).then_some(held)
     }
 
-    /// The anon_vma of a page with a reference, not locked (`folio_get_anon_vma`). It stays an anon_vma of the page's family while the reference lives, even
-    /// when the page is unmapped meanwhile.
+    /// The anon_vma of a page with a reference, not locked (`folio_get_anon_vma`). It stays an anon_vma of the page's
+    /// family while the reference lives, even when the page is unmapped meanwhile.
     pub fn get_anon_vma(&self, page: &Page) -> Option<AnchorRef<'_, S>> {
         let page = page.head();
         loop {
@@ -163,8 +163,8 @@ impl<S: System> AnonVmaEngine<S> {
             unsafe { node.guarded() }.tree.is_empty(),
             "an anon_vma goes while VMAs are linked to it"
         );
-        // SAFETY: (1) the count is 0, so this thread alone frees the slot; (2) it came from `nodes`; (3) its tree is empty: a linked
-        // anon_vma has a reference.
+        // SAFETY: (1) the count is 0, so this thread alone frees the slot; (2) it came from `nodes`; (3) its tree is
+        // empty: a linked anon_vma has a reference.
         unsafe { self.nodes.give(core::ptr::NonNull::from(node)) };
         if !core::ptr::eq(root, node) {
             self.put_anon_vma(root);
@@ -173,7 +173,8 @@ impl<S: System> AnonVmaEngine<S> {
 }
 
 impl<'a, S: System> Anchor<'a, S> {
-    /// The VMAs that may map the page offsets `[first, last]`, and the address of the first of them in each; parents before children.
+    /// The VMAs that may map the page offsets `[first, last]`, and the address of the first of them in each; parents
+    /// before children.
     #[inline]
     pub fn for_each_vma(
         &self,

@@ -8,9 +8,9 @@
 //!   page of the child ──────▶ anon_vma C ──tree──▶ VMA of the child        (pages written after it)
 //! ```
 //!
-//! A region that is written gets an anon_vma; fork gives the child's region one of its own and ties it to all of the parent's too. A page points to the
-//! anon_vma of the process that first wrote it, so a walk visits only those who can have inherited it: the page of one child among a thousand
-//! siblings has one candidate.
+//! A region that is written gets an anon_vma; fork gives the child's region one of its own and ties it to all of the
+//! parent's too. A page points to the anon_vma of the process that first wrote it, so a walk visits only those who can
+//! have inherited it: the page of one child among a thousand siblings has one candidate.
 //!
 //! | file | what it is |
 //! |---|---|
@@ -21,13 +21,15 @@
 //! | `lookup` | page to anchor without a lock, page to locked anchor |
 //! | `draw` | the tree and the chains behind a page, for a picture |
 //!
-//! **Locks.** One rwsem, the root's, for all trees of a family; lock order in the crate's documentation. `VMA lock` is the mmap_lock of a VMA's address space.
+//! **Locks.** One rwsem, the root's, for all trees of a family; lock order in the crate's documentation. `VMA lock` is
+//! the mmap_lock of a VMA's address space.
 //!
-//! **Bound (G5).** A chain of forks in which every parent exits before the next fork has at most 3 anon_vmas, the root never being reused: a fork takes an
-//! anon_vma of its ancestors that has no VMA of its own and at most one child. In general a fork adds one only when each in its chain has a VMA of its
-//! own or another child besides, so a chain has at most one link more than there were VMAs at the family's peak, plus one for the root. Most trees
-//! stay below twice the peak in all; ancestors that exit after nested forks leave anon_vmas that only their descendants' forks reuse, and a history
-//! made for it comes to about half the square of the peak.
+//! **Bound (G5).** A chain of forks in which every parent exits before the next fork has at most 3 anon_vmas, the root
+//! never being reused: a fork takes an anon_vma of its ancestors that has no VMA of its own and at most one child. In
+//! general a fork adds one only when each in its chain has a VMA of its own or another child besides, so a chain has at
+//! most one link more than there were VMAs at the family's peak, plus one for the root. Most trees stay below twice the
+//! peak in all; ancestors that exit after nested forks leave anon_vmas that only their descendants' forks reuse, and a
+//! history made for it comes to about half the square of the peak.
 
 mod chain;
 mod draw;
@@ -118,7 +120,8 @@ impl<S: AnonVmaSystem> Engine<S> for AnonVmaEngine<S> {
     fn may_merge(&self, a: &Vma<S>, b: &Vma<S>) -> bool {
         match (ties(a).get(), ties(b).get()) {
             (Some(x), Some(y)) => core::ptr::eq(x, y),
-            // One side was never written: it takes over the other's chain, which then must not tie it to other processes' pages.
+            // One side was never written: it takes over the other's chain, which then must not tie it to other
+            // processes' pages.
             (Some(_), None) => ties(a).links() <= 1 || mutant("merge_forked"),
             (None, Some(_)) => ties(b).links() <= 1 || mutant("merge_forked"),
             (None, None) => true,
@@ -138,7 +141,8 @@ impl<S: AnonVmaSystem> Engine<S> for AnonVmaEngine<S> {
     }
     unsafe fn unlock_move(&self, vma: &Vma<S>) {
         if let Some(own) = ties(vma).get() {
-            // SAFETY: the caller's contract; the root is the one that was locked, since the VMA is still linked to this anon_vma.
+            // SAFETY: the caller's contract; the root is the one that was locked, since the VMA is still linked to this
+            // anon_vma.
             unsafe { own.root().lock().unlock_write_raw() }
         }
     }

@@ -1,8 +1,8 @@
 //! One `anon_vma`: the anchor that anonymous pages point to.
 //!
-//! An anon_vma lives in a type-stable slot. Its lock is constructed once and never again, its reference count falls to 0 when it is
-//! freed, and a look-up that comes too late locks or counts some living anon_vma, finds that it is not the one that it meant, and gives
-//! it back.
+//! An anon_vma lives in a type-stable slot. Its lock is constructed once and never again, its reference count falls to
+//! 0 when it is freed, and a look-up that comes too late locks or counts some living anon_vma, finds that it is not the
+//! one that it meant, and gives it back.
 
 use crate::base::mutant::mutant;
 use crate::base::slab::{SlabItem, SlabLink};
@@ -24,7 +24,8 @@ pub(super) struct Guarded<S: System> {
     pub(super) parent: *const AnonVma<S>,
     /// anon_vmas whose parent is this one; a root counts itself.
     pub(super) num_children: u32,
-    /// VMAs whose own anon_vma is this one. Counted apart from children, so that merges and reuse cannot confuse one with the other (T2).
+    /// VMAs whose own anon_vma is this one. Counted apart from children, so that merges and reuse cannot confuse one
+    /// with the other (T2).
     pub(super) num_active_vmas: u32,
 }
 
@@ -33,10 +34,11 @@ pub(super) struct Guarded<S: System> {
 pub struct AnonVma<S: System> {
     /// Used in a root only, for the whole tree. Never re-initialised.
     lock: RwSem<{ rank::ANON_VMA }>,
-    /// The root of its tree. Written when the slot gets a new owner, before the word of any page or VMA points to it; a look-up that holds
-    /// neither lock nor reference may read another owner's.
+    /// The root of its tree. Written when the slot gets a new owner, before the word of any page or VMA points to it; a
+    /// look-up that holds neither lock nor reference may read another owner's.
     root: AtomicPtr<AnonVma<S>>,
-    /// One while its tree has VMAs, one for each child that has it as root, one for each look-up that holds it. 0: the slot is free.
+    /// One while its tree has VMAs, one for each child that has it as root, one for each look-up that holds it. 0: the
+    /// slot is free.
     refcount: AtomicU32,
     link: SlabLink,
     guarded: UnsafeCell<Guarded<S>>,
@@ -80,7 +82,8 @@ impl<S: System> AnonVma<S> {
         self.refcount.store(1, Ordering::Release);
     }
 
-    /// Makes a slot that is ours alone a child of `parent`. `parent` learns of it when it is linked. Takes a reference to the root.
+    /// Makes a slot that is ours alone a child of `parent`. `parent` learns of it when it is linked. Takes a reference
+    /// to the root.
     pub(super) fn init_child(&self, parent: &Self) {
         // SAFETY: the slot is ours alone until it is published.
         let guarded = unsafe { self.guarded_mut() };
@@ -94,7 +97,8 @@ impl<S: System> AnonVma<S> {
         self.refcount.store(1, Ordering::Release);
     }
 
-    /// The root of its tree. Constant while the caller has a reference, a lock of the tree, or a VMA that is linked to it.
+    /// The root of its tree. Constant while the caller has a reference, a lock of the tree, or a VMA that is linked to
+    /// it.
     #[inline]
     pub(super) fn root(&self) -> &Self {
         // SAFETY: set before the slot was first published, to a slot of the same slab; slots stay valid.
@@ -146,15 +150,17 @@ impl<S: System> AnonVma<S> {
         self.refcount.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// One more reference, unless the slot is free. Acquire: what its owner wrote is visible; pairs with the Release in `init_*`. Acquire
-    /// on failure too: whoever freed the slot had unmapped its pages, so the caller, who looks again, sees that and does not spin.
+    /// One more reference, unless the slot is free. Acquire: what its owner wrote is visible; pairs with the Release in
+    /// `init_*`. Acquire on failure too: whoever freed the slot had unmapped its pages, so the caller, who looks again,
+    /// sees that and does not spin.
     #[inline]
     pub(super) fn try_get(&self) -> bool {
         let wanted = |n| n != 0 || mutant("get_without_zero_check");
         self.refcount.fetch_update(Ordering::Acquire, Ordering::Acquire, |n| wanted(n).then_some(n + 1)).is_ok()
     }
 
-    /// One reference less. Returns whether the slot is free now: the caller gives it back. AcqRel: every former holder is done with it.
+    /// One reference less. Returns whether the slot is free now: the caller gives it back. AcqRel: every former holder
+    /// is done with it.
     #[inline]
     pub(super) fn put(&self) -> bool {
         let before = self.refcount.fetch_sub(1, Ordering::AcqRel);

@@ -1,7 +1,8 @@
 //! Split, merge, adjust: how the ties of up to four VMAs change in one step.
 //!
-//! New ties are made before old ones go, all under one hold of the root's lock. So a failure leaves everything as it was, and no walk sees a VMA
-//! twice or not at all. All VMAs involved that are prepared share one anon_vma, and therefore their chains (T2), and one root.
+//! New ties are made before old ones go, all under one hold of the root's lock. So a failure leaves everything as it
+//! was, and no walk sees a VMA twice or not at all. All VMAs involved that are prepared share one anon_vma, and
+//! therefore their chains (T2), and one root.
 
 use super::chain::Chain;
 use super::node::AnonVma;
@@ -100,7 +101,8 @@ impl<S: AnonVmaSystem> Retie<'_, S> {
     /// Undoes the ties that were, and makes the new chain the VMA's.
     ///
     /// # Safety
-    /// The root's lock and the VMA lock are held exclusively, the new ties are made, and the old keys are still current.
+    /// The root's lock and the VMA lock are held exclusively, the new ties are made, and the old keys are still
+    /// current.
     unsafe fn untie_old(&mut self, arena: &Arena<S>, own: &AnonVma<S>) {
         let data = ties(self.vma);
         let had = data.get().is_some();

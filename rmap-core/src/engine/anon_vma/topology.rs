@@ -1,8 +1,9 @@
 //! How ties between VMAs and anon_vmas come and go.
 //!
-//! Everything that must not fail half-way follows one pattern: memory first (slots, arrays), then the root's lock, then the trees. A tree that needs a node which its pool
-//! cannot give without asking the heap says so and is unchanged: the lock is dropped, the pool refilled, the lock taken again. So the
-//! embedder's allocator is never called under an anchor's lock (T11).
+//! Everything that must not fail half-way follows one pattern: memory first (slots, arrays), then the root's lock, then
+//! the trees. A tree that needs a node which its pool cannot give without asking the heap says so and is unchanged: the
+//! lock is dropped, the pool refilled, the lock taken again. So the embedder's allocator is never called under an
+//! anchor's lock (T11).
 
 use super::chain::{Chain, Link};
 use super::node::AnonVma;
@@ -59,8 +60,8 @@ pub(super) fn same_anchors<S: AnonVmaSystem>(arena: &Arena<S>, source: &Chain<S>
 }
 
 impl<S: AnonVmaSystem> AnonVmaEngine<S> {
-    /// The anon_vma of a neighbour, if this VMA may share it: adjacent, compatible, and with a chain of one link, so that no page of another process comes
-    /// into view.
+    /// The anon_vma of a neighbour, if this VMA may share it: adjacent, compatible, and with a chain of one link, so
+    /// that no page of another process comes into view.
     fn find_mergeable<'a>(&self, vma: &'a Vma<S>) -> Option<&'a AnonVma<S>> {
         let singular = |near: &Vma<S>| {
             ties(near).get().filter(|_| ties(near).links() <= 1 || mutant("share_forked")).map(NonNull::from)
@@ -79,8 +80,9 @@ impl<S: AnonVmaSystem> AnonVmaEngine<S> {
         }
     }
 
-    /// A fresh anon_vma. It is nobody else's until the compare-exchange publishes it, so its lock is not taken: a stale look-up that locks this slot finds
-    /// that its page's word is another, or that the page is unmapped, and never looks at the tree.
+    /// A fresh anon_vma. It is nobody else's until the compare-exchange publishes it, so its lock is not taken: a stale
+    /// look-up that locks this slot finds that its page's word is another, or that the page is unmapped, and never
+    /// looks at the tree.
     fn prepare_own(&self, vma: &Vma<S>) -> Result<()> {
         let arena = vma.mm().arena();
         let slot = self.nodes.take()?;
@@ -133,7 +135,8 @@ impl<S: AnonVmaSystem> AnonVmaEngine<S> {
     pub(super) fn copy_vma(&self, copy: &Vma<S>, source: &Vma<S>) -> Result<()> {
         let Some(own) = ties(source).get() else { return Ok(()) };
         let arena = copy.mm().arena();
-        // The copy's chain is built in place: a chain that is moved has to wait until its narrow stores can be read by wide loads.
+        // The copy's chain is built in place: a chain that is moved has to wait until its narrow stores can be read by
+        // wide loads.
         // SAFETY: the VMA lock is held exclusively, and the two are different VMAs.
         let (chain, sources) = unsafe { (ties(copy).chain_mut(), ties(source).chain()) };
         chain.copy_anchors(&arena.heap, sources, 0)?;
@@ -159,8 +162,8 @@ impl<S: AnonVmaSystem> AnonVmaEngine<S> {
         }
     }
 
-    /// `child` gets the ties of `parent`, and an anon_vma of its own: an old one of the family that has no VMA of its own and at most one child
-    /// (so that a chain of forks does not grow for ever, G5), else a new one.
+    /// `child` gets the ties of `parent`, and an anon_vma of its own: an old one of the family that has no VMA of its
+    /// own and at most one child (so that a chain of forks does not grow for ever, G5), else a new one.
     pub(super) fn fork_vma(&self, child: &Vma<S>, parent: &Vma<S>) -> Result<()> {
         let Some(parents) = ties(parent).get() else { return Ok(()) };
         let arena = child.mm().arena();
@@ -214,8 +217,8 @@ impl<S: AnonVmaSystem> AnonVmaEngine<S> {
         }
     }
 
-    /// Lets go of `vma`. An anon_vma whose tree becomes empty loses the reference that being linked gave it; its children, if there were any, are gone,
-    /// for their VMAs were in its tree too.
+    /// Lets go of `vma`. An anon_vma whose tree becomes empty loses the reference that being linked gave it; its
+    /// children, if there were any, are gone, for their VMAs were in its tree too.
     pub(super) fn unlink_vma(&self, vma: &Vma<S>) {
         let Some(own) = ties(vma).get() else { return };
         let arena = vma.mm().arena();
@@ -239,8 +242,9 @@ impl<S: AnonVmaSystem> AnonVmaEngine<S> {
             let guarded = unsafe { link.node().guarded_mut() };
             if guarded.tree.is_empty() {
                 let parent = guarded.parent;
-                // SAFETY: (1) a parent is freed after its children: its tree held their VMAs, and it is put below, after the lock;
-                // (2) as above. A root is its own parent, which is why `guarded` is not used after this.
+                // SAFETY: (1) a parent is freed after its children: its tree held their VMAs, and it is put below,
+                // after the lock; (2) as above. A root is its own parent, which is why `guarded` is not used after
+                // this.
                 unsafe { (*parent).guarded_mut() }.num_children -= 1;
                 chain.links_mut().swap(emptied, i);
                 emptied += 1;

@@ -62,8 +62,8 @@ impl<S: SoftSystem> Machine<S> {
         Ok(Installed::Yes)
     }
 
-    /// Maps a page that nobody else knows where nothing is, or frees it again. The VMA is prepared, the table is there. `ask`: a missing-page handler
-    /// comes first.
+    /// Maps a page that nobody else knows where nothing is, or frees it again. The VMA is prepared, the table is there.
+    /// `ask`: a missing-page handler comes first.
     pub(super) fn install_anon(
         &self,
         f: &Fault<'_, S>,

@@ -1,4 +1,5 @@
-//! Writes to pages that are present and write-protected: copy-on-write, its shortcuts, and shared pages that become dirty.
+//! Writes to pages that are present and write-protected: copy-on-write, its shortcuts, and shared pages that become
+//! dirty.
 //!
 //! | VMA | page | what happens |
 //! |---|---|---|
@@ -7,8 +8,8 @@
 //! | private | anonymous, only this entry holds it | it becomes exclusive and this VMA's own (T14), the entry becomes writable |
 //! | private | any other | copied |
 //!
-//! "Only this entry holds it" is asked of the reference count, not of the mapcount: each mapping, the swap cache, and whoever is about to look at the
-//! page hold one, and a page that anybody else can reach must not change under them.
+//! "Only this entry holds it" is asked of the reference count, not of the mapcount: each mapping, the swap cache, and
+//! whoever is about to look at the page hold one, and a page that anybody else can reach must not change under them.
 
 use super::super::system::SoftSystem;
 use super::{Fault, Machine, Outcome, WRITTEN};
@@ -24,7 +25,8 @@ use crate::rmap::account::Level;
 type Locked<'a, S> = <<S as System>::Table as PageTable>::Locked<'a>;
 
 impl<S: SoftSystem> Machine<S> {
-    /// The entry maps `pfn` without write permission, and the fault wants to write, or to own the page. Its table is locked.
+    /// The entry maps `pfn` without write permission, and the fault wants to write, or to own the page. Its table is
+    /// locked.
     pub(super) fn wp_page(
         &self,
         f: &Fault<'_, S>,
@@ -66,7 +68,8 @@ impl<S: SoftSystem> Machine<S> {
         Err(Error::Bus)
     }
 
-    /// A page of a shared mapping is about to be written: it is dirty from now on (the kernel's `page_mkwrite`). The caller has a reference.
+    /// A page of a shared mapping is about to be written: it is dirty from now on (the kernel's `page_mkwrite`). The
+    /// caller has a reference.
     fn wp_shared(&self, f: &Fault<'_, S>, page: &Page, seen: Pte) -> Outcome {
         // Lock order: mmap_lock -> page lock -> PTE lock.
         let _locked = page.lock();
@@ -82,7 +85,8 @@ impl<S: SoftSystem> Machine<S> {
         Outcome::Done
     }
 
-    /// Whether nobody but the locked entry holds an anonymous page; then it becomes exclusive, and its anchor this VMA's.
+    /// Whether nobody but the locked entry holds an anonymous page; then it becomes exclusive, and its anchor this
+    /// VMA's.
     fn reuse_anon(&self, f: &Fault<'_, S>, page: &Page) -> bool {
         let cached = || u32::from(page.has(PageFlags::SWAP_CACHE));
         if !matches!(page.mapping().load(), Mapping::Anon(_)) || page.refcount() > 1 + cached() {
@@ -95,14 +99,15 @@ impl<S: SoftSystem> Machine<S> {
             && self.rmap.page_move_anon_rmap(page, f.vma, f.addr).is_ok()
     }
 
-    /// Puts a copy in the place of `old` (of the zero page: `None`). The caller has a reference to it, and no lock below mmap_lock.
+    /// Puts a copy in the place of `old` (of the zero page: `None`). The caller has a reference to it, and no lock
+    /// below mmap_lock.
     fn wp_copy(&self, f: &Fault<'_, S>, old: Option<&Page>) -> Result<Outcome> {
         let mut charge = self.charge(f.mm, 1)?;
         let _reserved = self.prepare_anon(f)?;
         let new = self.alloc_page()?;
         if let Some(old) = old {
-            // Nobody writes it meanwhile: entries of an anonymous page that is not exclusive are write-protected, and the caller's reference
-            // forbids to reuse it. A file's page may change, as between any write and any copy.
+            // Nobody writes it meanwhile: entries of an anonymous page that is not exclusive are write-protected, and
+            // the caller's reference forbids to reuse it. A file's page may change, as between any write and any copy.
             self.frames.copy(old.pfn(), new.pfn());
         }
         new.set(PageFlags::UPTODATE);

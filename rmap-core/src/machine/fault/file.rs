@@ -1,10 +1,10 @@
 //! Faults on pages of files, shared memory included.
 //!
-//! **Fault-around.** A read maps the pages around it too, up to `fault_around` in a window that begins at a multiple of it or at the VMA's start, and
-//! ends with the VMA or the page table. The kernel maps only what its readahead has brought into the page cache; files here have no
-//! readahead, so the pages of the window that lie inside the file are brought in by the fault itself. Of shared anonymous memory, which has no
-//! readahead in the kernel either, only pages that exist are mapped. Neighbours are mapped old and never for writing; whatever hinders one of them
-//! leaves it out.
+//! **Fault-around.** A read maps the pages around it too, up to `fault_around` in a window that begins at a multiple of
+//! it or at the VMA's start, and ends with the VMA or the page table. The kernel maps only what its readahead has
+//! brought into the page cache; files here have no readahead, so the pages of the window that lie inside the file are
+//! brought in by the fault itself. Of shared anonymous memory, which has no readahead in the kernel either, only pages
+//! that exist are mapped. Neighbours are mapped old and never for writing; whatever hinders one of them leaves it out.
 
 use super::super::account::Charge;
 use super::super::page_table::table_end;
@@ -95,8 +95,8 @@ impl<S: SoftSystem> Machine<S> {
         }
     }
 
-    /// The page at an offset of a file, with its contents, a reference, and its lock; made and read in if there was none. mmap_lock held at
-    /// most. [`Error::Bus`]: the file ends before it; or the error of the file's operations.
+    /// The page at an offset of a file, with its contents, a reference, and its lock; made and read in if there was
+    /// none. mmap_lock held at most. [`Error::Bus`]: the file ends before it; or the error of the file's operations.
     pub(super) fn cached_page<'m>(&'m self, file: &'m File<S>, pgoff: PgOff) -> Result<(&'m Page, PageLock<'m>)> {
         loop {
             if pgoff >= file.size() {
@@ -137,7 +137,8 @@ impl<S: SoftSystem> Machine<S> {
         self.add_to_cache(file, page, pgoff, fill).inspect_err(|_| self.put_page(page)).map(|locked| (page, locked))
     }
 
-    /// Puts a page that nobody else knows into a file's page cache and has it filled, locked throughout. On failure it is in no cache.
+    /// Puts a page that nobody else knows into a file's page cache and has it filled, locked throughout. On failure it
+    /// is in no cache.
     pub(super) fn add_to_cache<'p>(
         &self,
         file: &File<S>,
@@ -165,7 +166,8 @@ impl<S: SoftSystem> Machine<S> {
         }
     }
 
-    /// Maps a page of the VMA's file where nothing is; its reference becomes the mapping's. Page lock held, the table is there.
+    /// Maps a page of the VMA's file where nothing is; its reference becomes the mapping's. Page lock held, the table
+    /// is there.
     pub(super) fn map_file_page(
         &self,
         f: &Fault<'_, S>,

@@ -1,8 +1,8 @@
 //! Pages that the embedder fills: in userfault-style VMAs by its handler, in VMAs with operations but no file by those.
 //!
-//! Pages of a VMA with operations and no file are anonymous memory of the address space with contents of the embedder's. In a shared VMA a child of
-//! fork has those that its parent touched before; what either touches first after the fork, the operations are asked for again. Whoever
-//! wants more gives the VMA a file.
+//! Pages of a VMA with operations and no file are anonymous memory of the address space with contents of the
+//! embedder's. In a shared VMA a child of fork has those that its parent touched before; what either touches first
+//! after the fork, the operations are asked for again. Whoever wants more gives the VMA a file.
 
 use super::super::system::{Access, SoftSystem, VmaOps};
 use super::anon::Installed;
@@ -32,8 +32,9 @@ impl<S: SoftSystem> Machine<S> {
 
     /// Fills the missing page at `addr` of a UFFD_MISSING VMA (`UFFDIO_COPY`). For the handler, or ahead of any fault.
     ///
-    /// [`Error::Exists`]: something is there; [`Error::Invalid`]: `addr` is not page-aligned, or the VMA has no UFFD_MISSING;
-    /// [`Error::NotSupported`]: the VMA maps a file that is not shared memory; else as for [`fault`](Machine::fault).
+    /// [`Error::Exists`]: something is there; [`Error::Invalid`]: `addr` is not page-aligned, or the VMA has no
+    /// UFFD_MISSING; [`Error::NotSupported`]: the VMA maps a file that is not shared memory; else as for
+    /// [`fault`](Machine::fault).
     pub fn uffd_copy(&self, mm: &Mm<S>, addr: VirtAddr, bytes: &[u8; PAGE_SIZE as usize]) -> Result<()> {
         self.uffd_fill(mm, addr, |f| match f.vma.file() {
             None => self.filled_page(f, bytes, false),

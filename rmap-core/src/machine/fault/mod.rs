@@ -10,10 +10,11 @@
 //!     └─ migration ──▶ wait for the page lock, again
 //! ```
 //!
-//! **Locks.** mmap_lock is held shared throughout. All that may allocate or ask the embedder (charge, anchor, page table, frame, contents)
-//! comes before the PTE lock; under it the fault looks again. The *second looks*: the entry must be what the fault was decided on, the address
-//! space stable, and a VMA with a missing-page handler is that handler's. When the entry has changed everything is given back and the fault
-//! has succeeded: whoever changed it made progress, and the program tries again.
+//! **Locks.** mmap_lock is held shared throughout. All that may allocate or ask the embedder (charge, anchor, page
+//! table, frame, contents) comes before the PTE lock; under it the fault looks again. The *second looks*: the entry
+//! must be what the fault was decided on, the address space stable, and a VMA with a missing-page handler is that
+//! handler's. When the entry has changed everything is given back and the fault has succeeded: whoever changed it made
+//! progress, and the program tries again.
 //!
 //! | file | fault |
 //! |---|---|
@@ -46,7 +47,8 @@ use crate::rmap::unmap::POISON_MARKER;
 pub(super) enum Want {
     /// That the program's access works.
     Access(Access),
-    /// That an anonymous page belongs to this address space alone, without write access (the kernel's `FAULT_FLAG_UNSHARE`): a pin for reading.
+    /// That an anonymous page belongs to this address space alone, without write access (the kernel's
+    /// `FAULT_FLAG_UNSHARE`): a pin for reading.
     Own,
 }
 
@@ -100,12 +102,13 @@ struct Fault<'a, S: SoftSystem> {
 const WRITTEN: PteFlags = PteFlags::WRITE.union(PteFlags::YOUNG).union(PteFlags::DIRTY).union(PteFlags::SOFT_DIRTY);
 
 impl<S: SoftSystem> Machine<S> {
-    /// A program's access at `addr` faulted. On success the access works, or would have to be tried again because another thread changed the page's
-    /// entry meanwhile.
+    /// A program's access at `addr` faulted. On success the access works, or would have to be tried again because
+    /// another thread changed the page's entry meanwhile.
     ///
-    /// [`Error::NotMapped`]: no VMA is there; [`Error::Access`]: its protection forbids the access; [`Error::Bus`]: nothing stands behind the
-    /// address; [`Error::NoMemory`]: memory ran out or the charge hook refused the page; [`Error::Unstable`]: the address space is being torn down;
-    /// or an error of the embedder's operations. An error has changed nothing.
+    /// [`Error::NotMapped`]: no VMA is there; [`Error::Access`]: its protection forbids the access; [`Error::Bus`]:
+    /// nothing stands behind the address; [`Error::NoMemory`]: memory ran out or the charge hook refused the page;
+    /// [`Error::Unstable`]: the address space is being torn down; or an error of the embedder's operations. An error
+    /// has changed nothing.
     pub fn fault(&self, mm: &Mm<S>, addr: VirtAddr, access: Access) -> Result<()> {
         self.fault_for(mm, addr, Want::Access(access))
     }

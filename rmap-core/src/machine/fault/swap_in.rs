@@ -1,10 +1,12 @@
 //! Faults on pages in swap.
 //!
-//! All who share a page in swap meet at one frame through the swap cache: the first reads it in, the others find it there. The entry that is
-//! mapped gives its use of the slot back; with the last one the page leaves the cache and the slot is free.
+//! All who share a page in swap meet at one frame through the swap cache: the first reads it in, the others find it
+//! there. The entry that is mapped gives its use of the slot back; with the last one the page leaves the cache and the
+//! slot is free.
 //!
-//! **Whose is it?** The page is this address space's alone if the entry says so (it was exclusive when it went out), or if no other entry names the
-//! slot and nobody else holds the page. Otherwise relatives may have it too, and it belongs to the oldest anchor (T1).
+//! **Whose is it?** The page is this address space's alone if the entry says so (it was exclusive when it went out), or
+//! if no other entry names the slot and nobody else holds the page. Otherwise relatives may have it too, and it belongs
+//! to the oldest anchor (T1).
 
 use super::super::account::Charge;
 use super::super::swap::SwapStore;
@@ -35,7 +37,8 @@ impl<S: SoftSystem> Machine<S> {
         mapped.map(|mapped| if mapped && f.want.private() { Outcome::Again } else { Outcome::Done })
     }
 
-    /// The page of the entry's slot, in the swap cache, with its contents, a reference and its lock. `None`: the entry is gone.
+    /// The page of the entry's slot, in the swap cache, with its contents, a reference and its lock. `None`: the entry
+    /// is gone.
     fn swap_page<'m>(
         &'m self,
         f: &Fault<'_, S>,
@@ -67,7 +70,8 @@ impl<S: SoftSystem> Machine<S> {
         Ok(None)
     }
 
-    /// Reads a slot into a new page in the swap cache. [`Error::Exists`]: there is one; [`Error::Stale`]: the slot is free.
+    /// Reads a slot into a new page in the swap cache. [`Error::Exists`]: there is one; [`Error::Stale`]: the slot is
+    /// free.
     fn read_swap<'m>(&'m self, swap: &SwapStore, slot: u64) -> Result<(&'m Page, PageLock<'m>)> {
         let page = self.alloc_page()?;
         let locked = page.lock();
@@ -91,8 +95,8 @@ impl<S: SoftSystem> Machine<S> {
         }
     }
 
-    /// Maps the page in the place of its entry; the caller's reference becomes the mapping's. Returns whether the entry was still there. Page lock
-    /// held.
+    /// Maps the page in the place of its entry; the caller's reference becomes the mapping's. Returns whether the entry
+    /// was still there. Page lock held.
     fn map_swapped(
         &self,
         f: &Fault<'_, S>,
@@ -111,8 +115,9 @@ impl<S: SoftSystem> Machine<S> {
             return Err(Error::Bus);
         }
         let word = page.mapping().load();
-        // Uses: the cache's and this entry's. References: the cache's and this fault's. Neither rises while both locks are held: other
-        // uses come from other entries, and other references from mappings or from the cache under the page lock.
+        // Uses: the cache's and this entry's. References: the cache's and this fault's. Neither rises while both locks
+        // are held: other uses come from other entries, and other references from mappings or from the cache under the
+        // page lock.
         let alone = swap.count(entry.slot) == 2 && page.refcount() == 2;
         let exclusive = (entry.exclusive || alone) && !matches!(word, Mapping::Ksm(_));
         self.rmap.page_add_anon_rmap(page, f.vma, f.addr, exclusive, Level::Single)?;

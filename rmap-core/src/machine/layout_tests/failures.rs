@@ -20,7 +20,8 @@ on_every_engine!(
     g4_the_others,
 );
 
-/// Makes the first allocation of `operation` fail, then the second, and so on, until it succeeds without a failure. Each time on a machine that `prepare` made.
+/// Makes the first allocation of `operation` fail, then the second, and so on, until it succeeds without a failure.
+/// Each time on a machine that `prepare` made.
 fn each_allocation_fails<S: SoftSystem>(prepare: impl Fn(&Rig<S>), operation: impl Fn(&Rig<S>) -> Result<()>) {
     assert!(each_allocation_fails_or_none(prepare, operation) > 0, "nothing was allocated");
 }

@@ -320,8 +320,9 @@ fn what_cannot_be_moved_is_refused<S: SoftSystem>() {
     assert_eq!(rig.state(), before);
 }
 
-/// A page moves to and fro, with its whole VMA, a part of it, growing, and leaving the range behind, while another thread looks for it: it is always somewhere, and
-/// at no place twice. At two places it may be found: it moved from one to the other meanwhile (T4, G1).
+/// A page moves to and fro, with its whole VMA, a part of it, growing, and leaving the range behind, while another
+/// thread looks for it: it is always somewhere, and at no place twice. At two places it may be found: it moved from one
+/// to the other meanwhile (T4, G1).
 fn t4_a_moving_page_is_always_found<S: SoftSystem>() {
     let rig = Rig::<S>::new();
     rig.filled(BASE, 4);

@@ -1,4 +1,5 @@
-//! A machine for tests of layout: touches pages by hand, recomputes every figure, and sees that nothing is left at the end.
+//! A machine for tests of layout: touches pages by hand, recomputes every figure, and sees that nothing is left at the
+//! end.
 
 use crate::base::alloc::Heap;
 use crate::base::types::{PAGE_SIZE, VirtAddr, VmFlags};
@@ -127,7 +128,8 @@ impl<S: SoftSystem> Rig<S> {
         (self.pages(), self.mm().data().counters.snapshot(), self.m().frames().free_frames())
     }
 
-    /// VMAs are in order, figures agree with VMAs and entries, and every page that is mapped is found, at its place and nowhere else (G1).
+    /// VMAs are in order, figures agree with VMAs and entries, and every page that is mapped is found, at its place and
+    /// nowhere else (G1).
     pub(super) fn check(&self) {
         let mm = self.mm();
         self.m().check().unwrap();

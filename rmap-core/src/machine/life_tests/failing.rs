@@ -12,7 +12,8 @@ on_every_engine!(
     making_things_fails_without_a_leak,
 );
 
-/// Runs `act` on a fresh machine for each allocation that it makes, failing that one; `act` returns whether it succeeded.
+/// Runs `act` on a fresh machine for each allocation that it makes, failing that one; `act` returns whether it
+/// succeeded.
 fn each_failure<S: SoftSystem>(
     setup: impl Fn(&World<S>) -> Vec<MmRef<S>>,
     act: impl Fn(&World<S>, &mut Vec<MmRef<S>>) -> crate::base::error::Result<()>,

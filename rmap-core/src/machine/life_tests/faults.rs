@@ -104,8 +104,8 @@ fn bytes_cross_pages<S: SoftSystem>() {
     w.end();
 }
 
-/// P wrote the page, and ten children have it. When all but one have let go, the one that writes keeps the frame, and walks
-/// for it visit nobody else.
+/// P wrote the page, and ten children have it. When all but one have let go, the one that writes keeps the frame, and
+/// walks for it visit nobody else.
 fn t14_the_last_writer_owns_the_page<S: SoftSystem>() {
     let w = World::<S>::new(32);
     let parent = w.mm();

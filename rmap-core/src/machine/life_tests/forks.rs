@@ -127,7 +127,8 @@ fn walk<S: SoftSystem>(w: &World<S>, pfn: Pfn) -> Vec<(u64, VirtAddr)> {
     found
 }
 
-/// Fork asks for charges before each table: the first VMA of the child is complete then, the second one linked and empty.
+/// Fork asks for charges before each table: the first VMA of the child is complete then, the second one linked and
+/// empty.
 fn t7_a_walk_meets_a_child_that_is_half_made<S: SoftSystem>() {
     for refuse in [false, true] {
         let (charges, hook) = Charges::new();
@@ -176,7 +177,8 @@ fn t7_a_walk_meets_a_child_that_is_half_made<S: SoftSystem>() {
     }
 }
 
-/// The page goes to swap after the child's VMA was linked and before its entry is copied: the child gets an entry of the same slot.
+/// The page goes to swap after the child's VMA was linked and before its entry is copied: the child gets an entry of
+/// the same slot.
 fn t13_a_page_swapped_out_in_the_middle_of_a_fork_is_found_by_both<S: SoftSystem>() {
     let (charges, hook) = Charges::new();
     let w = Arc::new(World::<S>::with(Heap::global().unwrap(), 64, |config| config.charge = Some(hook)));

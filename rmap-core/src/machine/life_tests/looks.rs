@@ -1,4 +1,5 @@
-//! Second looks, and charges: the charge hook runs in the middle of a fault, so a test can let another thread be faster there.
+//! Second looks, and charges: the charge hook runs in the middle of a fault, so a test can let another thread be faster
+//! there.
 
 use super::*;
 use crate::base::error::Error;

@@ -1,5 +1,5 @@
-//! Random programs against a model of bytes: what a program wrote is what it reads (G6), whatever forks, swaps, pins and unmaps go on, and the machine is
-//! consistent after each step.
+//! Random programs against a model of bytes: what a program wrote is what it reads (G6), whatever forks, swaps, pins
+//! and unmaps go on, and the machine is consistent after each step.
 
 use super::*;
 use crate::base::error::{Error, Result};

@@ -156,8 +156,8 @@ fn without_memory_nothing_is_drawn<S: SoftSystem>() {
     world.end();
 }
 
-/// No mmap_lock is held for a picture, so whatever it reads is changed by others meanwhile. Each is whole: the page's own
-/// process maps it all the time.
+/// No mmap_lock is held for a picture, so whatever it reads is changed by others meanwhile. Each is whole: the page's
+/// own process maps it all the time.
 fn pictures_are_taken_while_others_fork_split_and_exit<S: SoftSystem>() {
     let world = World::<S>::new(512);
     let (parent, vpn) = one_process(&world);

@@ -1,4 +1,5 @@
-//! Threads that fault, fork, exit and swap out beside one another and beside walks; what each wrote is what it reads, and the machine is consistent in the end.
+//! Threads that fault, fork, exit and swap out beside one another and beside walks; what each wrote is what it reads,
+//! and the machine is consistent in the end.
 
 use super::*;
 use crate::machine::system::Access;
@@ -125,8 +126,8 @@ fn g6_threads_with_families_of_their_own<S: SoftSystem>() {
     w.end();
 }
 
-/// Four threads in one address space, each with a byte of its own in every page; they fork it under one another, and a child has the bytes that its
-/// maker wrote last.
+/// Four threads in one address space, each with a byte of its own in every page; they fork it under one another, and a
+/// child has the bytes that its maker wrote last.
 fn g6_threads_in_one_address_space<S: SoftSystem>() {
     let w = World::<S>::new(FRAMES);
     let mm = w.mm();
@@ -192,7 +193,8 @@ fn g6_threads_in_one_address_space<S: SoftSystem>() {
     w.end();
 }
 
-/// Pages that nobody unmaps, with the ancestor and one relative, are found there by every walk, whatever the rest of the family does.
+/// Pages that nobody unmaps, with the ancestor and one relative, are found there by every walk, whatever the rest of
+/// the family does.
 fn g1_walks_find_what_stays<S: SoftSystem>() {
     let w = World::<S>::new(FRAMES);
     let ancestor = w.mm();

@@ -186,7 +186,8 @@ fn what_is_locked_or_pinned_stays<S: SoftSystem>() {
     w.end();
 }
 
-/// The parent's VMA becomes locked without its pages being told: walks find out on the way, maybe after they have been to the child.
+/// The parent's VMA becomes locked without its pages being told: walks find out on the way, maybe after they have been
+/// to the child.
 fn a_page_that_stays_for_one_of_its_mappers<S: SoftSystem>() {
     let w = World::<S>::new(32);
     let parent = w.mm();

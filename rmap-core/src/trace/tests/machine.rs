@@ -1,4 +1,5 @@
-//! Replays in the machine, against the kernel's snapshots; and every walk over what they leave, against the page tables.
+//! Replays in the machine, against the kernel's snapshots; and every walk over what they leave, against the page
+//! tables.
 
 use super::{snapshot, trace};
 use crate::base::alloc::Heap;

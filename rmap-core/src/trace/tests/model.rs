@@ -1,5 +1,6 @@
-//! A memory manager of maps and nothing else, which knows only what decides a replay's truth: VMAs, and the frame of each anonymous page. Pages of
-//! files have none. Not fast, and without an engine: what it and the machine agree on is not an engine's doing.
+//! A memory manager of maps and nothing else, which knows only what decides a replay's truth: VMAs, and the frame of
+//! each anonymous page. Pages of files have none. Not fast, and without an engine: what it and the machine agree on is
+//! not an engine's doing.
 
 use crate::base::error::{Error, Result};
 use crate::base::types::VmFlags;
