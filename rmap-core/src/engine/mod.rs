@@ -16,6 +16,7 @@
 //! **To add an engine**: one file with a type that implements [`EngineData`] (what it keeps in an address space and in
 //! a VMA) and [`Engine`] (its verbs; [`Engine::draw`] shows it in pictures), and a [`System`] that names it. No engine
 //! calls another, and none scans all address spaces as a fallback ([`full_scan`] alone does, and nothing else).
+//! `tests/own_engine.rs` has one from outside the crate, whole.
 //!
 //! Who calls which verb under which locks is said at each verb; "VMA lock" there is the mmap_lock of the VMA's address
 //! space.
