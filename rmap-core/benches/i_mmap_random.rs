@@ -7,7 +7,6 @@ mod item;
 use common::{Figures, Random, cpu_time};
 use item::Items;
 use std::hint::black_box;
-use std::time::Duration;
 
 const ITEMS: usize = 100_000;
 /// Page offsets of the file, and pages of a mapping at most: a query meets 25 mappings on average.
@@ -27,22 +26,7 @@ fn main() {
     let mut shuffled = in_order.clone();
     random.shuffle(&mut shuffled);
 
-    figures.time("i_mmap_random/insert", ITEMS as u64, |times| {
-        let mut took = Duration::ZERO;
-        for _ in 0..times {
-            took += cpu_time(|| items.insert(&in_order));
-            items.remove(&in_order);
-        }
-        took
-    });
-    figures.time("i_mmap_random/remove", ITEMS as u64, |times| {
-        let mut took = Duration::ZERO;
-        for _ in 0..times {
-            items.insert(&in_order);
-            took += cpu_time(|| items.remove(&shuffled));
-        }
-        took
-    });
+    items.time_changes(&mut figures, ["i_mmap_random/insert", "i_mmap_random/remove"], (&in_order, &shuffled));
     // What it costs to look at the items themselves in that order: no structure that finds an item by itself can remove
     // it for less.
     figures.time("i_mmap_random/remove_floor", ITEMS as u64, |times| {

@@ -7,7 +7,6 @@ mod item;
 use common::{Figures, Random, cpu_time};
 use item::Items;
 use std::hint::black_box;
-use std::time::Duration;
 
 const ITEMS: usize = 100_000;
 
@@ -18,22 +17,7 @@ fn main() {
     let mut shuffled = in_order.clone();
     Random(12_345).shuffle(&mut shuffled);
 
-    figures.time("i_mmap_same/insert", ITEMS as u64, |times| {
-        let mut took = Duration::ZERO;
-        for _ in 0..times {
-            took += cpu_time(|| items.insert(&in_order));
-            items.remove(&in_order);
-        }
-        took
-    });
-    figures.time("i_mmap_same/remove_random", ITEMS as u64, |times| {
-        let mut took = Duration::ZERO;
-        for _ in 0..times {
-            items.insert(&in_order);
-            took += cpu_time(|| items.remove(&shuffled));
-        }
-        took
-    });
+    items.time_changes(&mut figures, ["i_mmap_same/insert", "i_mmap_same/remove_random"], (&in_order, &shuffled));
     items.insert(&in_order);
     figures.time("i_mmap_same/visit", ITEMS as u64, |times| {
         cpu_time(|| (0..times).for_each(|_| _ = black_box(items.count(50, 50))))

@@ -1,5 +1,6 @@
 //! VMAs as an interval tree sees them.
 
+use crate::common::{Figures, cpu_time};
 use rmap_core::base::alloc::Heap;
 use rmap_core::ds::interval_tree::{Indexed, IntervalTree, NeedNodes, NodePool, Place};
 use std::ops::ControlFlow;
@@ -46,8 +47,33 @@ impl Items {
         }
     }
 
+    /// Times the insertion of all items in order, and their removal in another; `names` are the figures'.
+    #[allow(dead_code, reason = "not all programs that share this ask")]
+    pub(crate) fn time_changes(
+        &mut self,
+        figures: &mut Figures,
+        names: [&str; 2],
+        (in_order, shuffled): (&[usize], &[usize]),
+    ) {
+        figures.time(names[0], in_order.len() as u64, |times| {
+            let one = |_| {
+                let took = cpu_time(|| self.insert(in_order));
+                self.remove(in_order);
+                took
+            };
+            (0..times).map(one).sum()
+        });
+        figures.time(names[1], in_order.len() as u64, |times| {
+            let one = |_| {
+                self.insert(in_order);
+                cpu_time(|| self.remove(shuffled))
+            };
+            (0..times).map(one).sum()
+        });
+    }
+
     /// Looks at items, one after the other.
-    #[allow(dead_code, reason = "only one of the programs that share this asks")]
+    #[allow(dead_code, reason = "not all programs that share this ask")]
     pub(crate) fn touch(&self, order: &[usize]) -> u64 {
         // SAFETY: items are leaked. What is read decides where to read next, as in a removal: no two misses at a time.
         order.iter().fold(0, |sum, i| unsafe { sum ^ (*self.all[i ^ (sum as usize & 1 << 63)].as_ptr()).first })
