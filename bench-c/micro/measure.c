@@ -47,7 +47,10 @@ static double cpu_time_of(operation *work, void *state, uint64_t times) {
   return (double)(clock_cpu_ns() - start);
 }
 
-/* Nanoseconds of one operation. Chunks of what is to be subtracted stand between chunks of the operation. */
+/*
+ * Nanoseconds of one operation. Chunks of what is to be subtracted stand between chunks of the operation; what costs nothing beside them
+ * may come out below nothing, and counts as that.
+ */
 static void sample_time(struct subject *s, double window_ns, uint64_t least, double *value) {
   const struct testcase *test = s->run.test;
   double took = 0, less = 0;
@@ -58,7 +61,7 @@ static void sample_time(struct subject *s, double window_ns, uint64_t least, dou
     done += s->chunk[0];
   } while (took < window_ns || done < least);
   s->ops[0] += done;
-  value[0] = (took - less) / (double)done;
+  value[0] = took > less ? (took - less) / (double)done : 0;
 }
 
 /* Operations a second: of the threads that run testcase together, and of the one beside them. */

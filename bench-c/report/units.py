@@ -35,6 +35,8 @@ def times(ratio):
     """A ratio."""
     if math.isinf(ratio):
         return "∞×"
+    if ratio < 0.01:
+        return "0×"
     if ratio < 0.1:
         return "%.2g×" % ratio
     return "%.2f×" % ratio if ratio < 10 else format(ratio, ",.0f") + "×"
