@@ -7,7 +7,7 @@ mod common;
 mod item;
 
 use common::{ADDR, Bench, Random, Space};
-use gungraun::{library_benchmark, library_benchmark_group, main};
+use gungraun::{LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main};
 use item::Items;
 use rmap_core::engine::{Engine, Lookup, Wait};
 use rmap_core::mm::Vma;
@@ -164,4 +164,9 @@ library_benchmark_group!(
     benchmarks = look_up_and_unlock, get_and_put, walk, walk_mapped, prepare_and_unlink, fork_and_unlink, map_and_unmap, i_mmap_insert_and_remove
 );
 
-main!(library_benchmark_groups = hot);
+// The C library's copying functions differ by processor, and so would counts: the plainest everywhere.
+main!(
+    config = LibraryBenchmarkConfig::default()
+        .env("GLIBC_TUNABLES", "glibc.cpu.hwcaps=-AVX_Fast_Unaligned_Load,-AVX2,-AVX512F,-AVX512VL,-ERMS,-FSRM,-SSSE3");
+    library_benchmark_groups = hot
+);
