@@ -2479,11 +2479,13 @@ enum rmap_status rmap_file_find_page(struct rmap_file *file, uint64_t pgoff, str
  * Counts a mapping of a file's page.
  *
  * Parameters: page, of the file that vma maps, at the offset that it maps at addr; vma; addr and level as for
- * rmap_page_add_new_anon. Returns: RMAP_OK; RMAP_ERR_INVAL for a bad address or level, or another page than vma maps
- * there; RMAP_ERR_FOREIGN for a page of another context. Ownership: the mapping owns a reference to the page, which
- * the caller gives it. Context: the page-table lock of the entry held, mmap_lock held; the page lock, or another way
- * to know that the page stays in its file. Allocates nothing: memory is reserved before (rmap_reserve; RMAP_ERR_NOMEM
- * when the engine needs it and it was not).
+ * rmap_page_add_new_anon.
+ * Returns: RMAP_OK; RMAP_ERR_INVAL for a bad address or level, or another page than vma maps there; RMAP_ERR_FOREIGN
+ * for a page of another context.
+ * Ownership: the mapping owns a reference to the page, which the caller gives it.
+ * Context: the page-table lock of the entry held, mmap_lock held; the page lock, or another way to know that the page
+ * stays in its file. Allocates nothing: memory is reserved before (rmap_reserve; RMAP_ERR_NOMEM when the engine needs
+ * it and it was not).
  */
 enum rmap_status rmap_page_add_file(struct rmap_page *page, struct rmap_vma *vma, uint64_t addr, uint32_t level);
 
@@ -2565,9 +2567,10 @@ enum rmap_status rmap_anon_vma_unlock_read(struct rmap_anon_vma_lock *lock);
  *
  * Parameters: ctx; mappings, how many entries this thread is about to count (rmap_page_add_new_anon,
  * rmap_page_add_anon, rmap_page_add_file, rmap_page_dup). One of RMAP_LEVEL_ENTIRE counts as one, and one more for
- * each page. Returns: RMAP_OK; RMAP_ERR_NOMEM. Ownership: the memory is this thread's until it has called
- * rmap_unreserve for as many mappings. Context: no page-table, anon_vma or i_mmap lock held; mmap_lock and page locks
- * may be. Calls the allocator.
+ * each page.
+ * Returns: RMAP_OK; RMAP_ERR_NOMEM.
+ * Ownership: the memory is this thread's until it has called rmap_unreserve for as many mappings.
+ * Context: no page-table, anon_vma or i_mmap lock held; mmap_lock and page locks may be. Calls the allocator.
  */
 enum rmap_status rmap_reserve(struct rmap_ctx *ctx, size_t mappings);
 
@@ -2724,10 +2727,12 @@ enum rmap_status rmap_machine_new(const struct rmap_machine_config *config, stru
 /**
  * Frees a machine and all its memory.
  *
- * Parameters: machine, or NULL, which is nothing to do. Returns: RMAP_OK; RMAP_ERR_BUSY when an address space or a
- * file is left; RMAP_ERR_LOCK when this thread holds a lock of librmap's. Ownership: on success the machine is gone in
- * any build: a later use is undefined behaviour. A swap file of the program's stays. Context: no other thread uses the
- * machine, no locks held. Calls the allocator.
+ * Parameters: machine, or NULL, which is nothing to do.
+ * Returns: RMAP_OK; RMAP_ERR_BUSY when an address space or a file is left; RMAP_ERR_LOCK when this thread holds a lock
+ * of librmap's.
+ * Ownership: on success the machine is gone in any build: a later use is undefined behaviour. A swap file of the
+ * program's stays.
+ * Context: no other thread uses the machine, no locks held. Calls the allocator.
  */
 enum rmap_status rmap_machine_free(struct rmap_machine *machine);
 
@@ -2747,10 +2752,12 @@ enum rmap_status rmap_machine_stats(const struct rmap_machine *machine, struct r
  * counts of mappings and references, figures, swap slots.
  *
  * Parameters: machine; reason, room for size bytes, or NULL, receives what is wrong as an English sentence, cut to
- * fit; size. Returns: RMAP_OK; RMAP_ERR_INTERNAL when something is wrong, which is a bug in librmap, or the program
- * has broken a rule that is not checked: then alone the reason is written; RMAP_ERR_NOMEM; RMAP_ERR_LOCK from a
- * callback, or when this thread holds a lock of librmap's. Ownership: nothing. Context: no other thread uses the
- * machine, no locks held. Calls the allocator.
+ * fit; size.
+ * Returns: RMAP_OK; RMAP_ERR_INTERNAL when something is wrong, which is a bug in librmap, or the program has broken a
+ * rule that is not checked: then alone the reason is written; RMAP_ERR_NOMEM; RMAP_ERR_LOCK from a callback, or when
+ * this thread holds a lock of librmap's.
+ * Ownership: nothing.
+ * Context: no other thread uses the machine, no locks held. Calls the allocator.
  */
 enum rmap_status rmap_machine_check(struct rmap_machine *machine, char *reason, size_t size);
 
@@ -2779,10 +2786,12 @@ enum rmap_status rmap_machine_mm_new(struct rmap_machine *machine, struct rmap_m
  * MADV_DONTFORK are left out, those with MADV_WIPEONFORK are empty in the copy; locked ones are not locked there.
  * Pinned pages are copied at once.
  *
- * Parameters: mm; out, receives the copy. Returns: RMAP_OK; RMAP_ERR_NOMEM when memory or frames ran out, or the
- * charge function refused; RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's. Ownership:
- * the copy is the program's, until rmap_machine_exit or rmap_machine_exec. Context: any thread, no locks held. Takes
- * mmap_lock for writing. Calls the allocator, the charge functions, and `open` of regions.
+ * Parameters: mm; out, receives the copy.
+ * Returns: RMAP_OK; RMAP_ERR_NOMEM when memory or frames ran out, or the charge function refused; RMAP_ERR_LOCK from a
+ * callback, or when this thread holds a lock of librmap's.
+ * Ownership: the copy is the program's, until rmap_machine_exit or rmap_machine_exec.
+ * Context: any thread, no locks held. Takes mmap_lock for writing. Calls the allocator, the charge functions, and
+ * `open` of regions.
  */
 enum rmap_status rmap_machine_fork(struct rmap_machine_mm *mm, struct rmap_machine_mm **out);
 
@@ -2800,9 +2809,11 @@ enum rmap_status rmap_machine_exec(struct rmap_machine_mm *mm, struct rmap_machi
 /**
  * Ends an address space. Everything in it goes; pages that others map stay theirs.
  *
- * Parameters: mm, or NULL, which is nothing to do. Returns: RMAP_OK; RMAP_ERR_LOCK from a callback, or when this
- * thread holds a lock of librmap's. Ownership: on success mm is gone. Context: no other thread uses mm, no locks held.
- * Takes mmap_lock for writing. Calls the allocator's free, `uncharge`, and `close` of regions.
+ * Parameters: mm, or NULL, which is nothing to do.
+ * Returns: RMAP_OK; RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's.
+ * Ownership: on success mm is gone.
+ * Context: no other thread uses mm, no locks held. Takes mmap_lock for writing. Calls the allocator's free,
+ * `uncharge`, and `close` of regions.
  */
 enum rmap_status rmap_machine_exit(struct rmap_machine_mm *mm);
 
@@ -2855,8 +2866,10 @@ enum rmap_status rmap_machine_shmem_new(struct rmap_machine *machine, uint64_t p
 /**
  * Frees a file, and what it has in memory.
  *
- * Parameters: file, or NULL, which is nothing to do. Returns: RMAP_OK; RMAP_ERR_BUSY when a region maps it;
- * RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's. Ownership: on success file is gone.
+ * Parameters: file, or NULL, which is nothing to do.
+ * Returns: RMAP_OK; RMAP_ERR_BUSY when a region maps it; RMAP_ERR_LOCK from a callback, or when this thread holds a
+ * lock of librmap's.
+ * Ownership: on success file is gone.
  * Context: no other thread uses file, no locks held. Takes i_mmap_rwsem for reading. Calls the allocator's free.
  */
 enum rmap_status rmap_machine_file_free(struct rmap_machine_file *file);
@@ -2874,25 +2887,30 @@ uint64_t rmap_machine_file_pages(const struct rmap_machine_file *file);
 /**
  * Maps a range: mmap.
  *
- * Parameters: mm; request, what and where; addr, receives where it begins. Returns: RMAP_OK; RMAP_ERR_INVAL for a
- * length of 0, an overflow, bad prot, contradicting flags, a fixed address within a page, or a size of the request or
- * its ops that is too small; RMAP_ERR_NOT_SUPPORTED for an unknown flag; RMAP_ERR_NOSPACE when no gap is large enough,
- * or the fixed range leaves the address space; RMAP_ERR_ACCESS when it begins too low, or the file may not be written;
- * RMAP_ERR_EXISTS with FIXED_NOREPLACE, when something is there; RMAP_ERR_FOREIGN for a file of another machine;
- * RMAP_ERR_NOMEM; RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's. FIXED with a file over
- * regions leaves the range empty if other threads use up the memory that was set aside. Pages that cannot be faulted
- * in at once are no error. Ownership: request is copied. The region keeps file in use. Context: any thread, no locks
- * held. Takes mmap_lock for writing. Calls the allocator, the charge functions, and functions of regions.
+ * Parameters: mm; request, what and where; addr, receives where it begins.
+ * Returns: RMAP_OK; RMAP_ERR_INVAL for a length of 0, an overflow, bad prot, contradicting flags, a fixed address
+ * within a page, or a size of the request or its ops that is too small; RMAP_ERR_NOT_SUPPORTED for an unknown flag;
+ * RMAP_ERR_NOSPACE when no gap is large enough, or the fixed range leaves the address space; RMAP_ERR_ACCESS when it
+ * begins too low, or the file may not be written; RMAP_ERR_EXISTS with FIXED_NOREPLACE, when something is there;
+ * RMAP_ERR_FOREIGN for a file of another machine; RMAP_ERR_NOMEM; RMAP_ERR_LOCK from a callback, or when this thread
+ * holds a lock of librmap's. FIXED with a file over regions leaves the range empty if other threads use up the memory
+ * that was set aside. Pages that cannot be faulted in at once are no error.
+ * Ownership: request is copied. The region keeps file in use.
+ * Context: any thread, no locks held. Takes mmap_lock for writing. Calls the allocator, the charge functions, and
+ * functions of regions.
  */
 enum rmap_status rmap_machine_mmap(struct rmap_machine_mm *mm, const struct rmap_map_request *request, uint64_t *addr);
 
 /**
  * Unmaps a range: munmap. Holes are no error.
  *
- * Parameters: mm; addr and len, the range; len is rounded up to pages. Returns: RMAP_OK; RMAP_ERR_INVAL when addr is
- * within a page, or the range is empty or leaves the address space; RMAP_ERR_NOMEM when there is no memory to cut a
- * region; RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's. Ownership: nothing. Context:
- * any thread, no locks held. Takes mmap_lock for writing. Calls the allocator, `uncharge`, and functions of regions.
+ * Parameters: mm; addr and len, the range; len is rounded up to pages.
+ * Returns: RMAP_OK; RMAP_ERR_INVAL when addr is within a page, or the range is empty or leaves the address space;
+ * RMAP_ERR_NOMEM when there is no memory to cut a region; RMAP_ERR_LOCK from a callback, or when this thread holds a
+ * lock of librmap's.
+ * Ownership: nothing.
+ * Context: any thread, no locks held. Takes mmap_lock for writing. Calls the allocator, `uncharge`, and functions of
+ * regions.
  */
 enum rmap_status rmap_machine_munmap(struct rmap_machine_mm *mm, uint64_t addr, uint64_t len);
 
@@ -2900,11 +2918,12 @@ enum rmap_status rmap_machine_munmap(struct rmap_machine_mm *mm, uint64_t addr, 
  * Changes what a range permits: mprotect. It ends at the first region that refuses, and at a hole; what lies below is
  * done then.
  *
- * Parameters: mm; addr and len, the range; prot, bits of RMAP_VM_READ, RMAP_VM_WRITE, RMAP_VM_EXEC. Returns: RMAP_OK;
- * RMAP_ERR_INVAL when addr is within a page, the range overflows, or prot has other bits; RMAP_ERR_NOT_MAPPED at a
- * hole; RMAP_ERR_ACCESS when a region may never permit it; RMAP_ERR_NOMEM when there is no memory to cut a region;
- * RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's. Ownership: nothing. Context: as for
- * rmap_machine_mmap.
+ * Parameters: mm; addr and len, the range; prot, bits of RMAP_VM_READ, RMAP_VM_WRITE, RMAP_VM_EXEC.
+ * Returns: RMAP_OK; RMAP_ERR_INVAL when addr is within a page, the range overflows, or prot has other bits;
+ * RMAP_ERR_NOT_MAPPED at a hole; RMAP_ERR_ACCESS when a region may never permit it; RMAP_ERR_NOMEM when there is no
+ * memory to cut a region; RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's.
+ * Ownership: nothing.
+ * Context: as for rmap_machine_mmap.
  */
 enum rmap_status rmap_machine_mprotect(struct rmap_machine_mm *mm, uint64_t addr, uint64_t len, uint64_t prot);
 
@@ -2913,13 +2932,15 @@ enum rmap_status rmap_machine_mprotect(struct rmap_machine_mm *mm, uint64_t addr
  *
  * Parameters: mm; old and old_len, the range; old_len 0 maps the pages of a shared region a second time; new_len;
  * flags, bits of RMAP_MREMAP_*; new_addr, where to with FIXED, and with DONTUNMAP a hint, of which 0 is none; addr,
- * receives where it is. Returns: RMAP_OK; RMAP_ERR_INVAL for addresses within a page, a new_len of 0, an overflow,
- * contradicting flags, ranges that overlap, or a private range mapped a second time; RMAP_ERR_NOT_SUPPORTED for an
- * unknown flag; RMAP_ERR_NOT_MAPPED when nothing is at old, its region ends within the range, or may not grow;
- * RMAP_ERR_NOSPACE when it cannot grow in place and may not move, or no gap is large enough; RMAP_ERR_ACCESS when
- * new_addr is too low; RMAP_ERR_NOMEM; RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's.
- * With FIXED and equal lengths the range may span several regions, and an error leaves those moved that came first.
- * Ownership: nothing. Context: as for rmap_machine_mmap.
+ * receives where it is.
+ * Returns: RMAP_OK; RMAP_ERR_INVAL for addresses within a page, a new_len of 0, an overflow, contradicting flags,
+ * ranges that overlap, or a private range mapped a second time; RMAP_ERR_NOT_SUPPORTED for an unknown flag;
+ * RMAP_ERR_NOT_MAPPED when nothing is at old, its region ends within the range, or may not grow; RMAP_ERR_NOSPACE when
+ * it cannot grow in place and may not move, or no gap is large enough; RMAP_ERR_ACCESS when new_addr is too low;
+ * RMAP_ERR_NOMEM; RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's. With FIXED and equal
+ * lengths the range may span several regions, and an error leaves those moved that came first.
+ * Ownership: nothing.
+ * Context: as for rmap_machine_mmap.
  */
 enum rmap_status rmap_machine_mremap(struct rmap_machine_mm *mm,
                                      uint64_t old,
@@ -2957,12 +2978,13 @@ enum rmap_status rmap_machine_brk(struct rmap_machine_mm *mm, uint64_t addr, uin
  * DONTFORK 10, DOFORK 11, WIPEONFORK 18 and KEEPONFORK 19 say what a fork copies, POPULATE_READ 22 and POPULATE_WRITE
  * 23 fault pages in, DONTNEED_LOCKED 24 is as DONTNEED, GUARD_INSTALL 102 and GUARD_REMOVE 103 make and end ranges
  * where every access fails, MERGEABLE 12, UNMERGEABLE 13, HUGEPAGE 14, NOHUGEPAGE 15, DONTDUMP 16 and DODUMP 17 set a
- * region's flag; NORMAL 0, RANDOM 1, SEQUENTIAL 2, WILLNEED 3, COLD 20 and PAGEOUT 21 do nothing. Returns: RMAP_OK;
- * RMAP_ERR_INVAL when addr is within a page, the range overflows, or a region is not of the kind that the advice is
- * for: what lies below it is done; RMAP_ERR_NOT_MAPPED when there is a hole; RMAP_ERR_NOT_SUPPORTED for an unknown
- * advice; RMAP_ERR_NOMEM when there is no memory to cut a region; of the POPULATEs, as rmap_machine_fault;
- * RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's. Ownership: nothing. Context: as for
- * rmap_machine_mmap.
+ * region's flag; NORMAL 0, RANDOM 1, SEQUENTIAL 2, WILLNEED 3, COLD 20 and PAGEOUT 21 do nothing.
+ * Returns: RMAP_OK; RMAP_ERR_INVAL when addr is within a page, the range overflows, or a region is not of the kind
+ * that the advice is for: what lies below it is done; RMAP_ERR_NOT_MAPPED when there is a hole; RMAP_ERR_NOT_SUPPORTED
+ * for an unknown advice; RMAP_ERR_NOMEM when there is no memory to cut a region; of the POPULATEs, as
+ * rmap_machine_fault; RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's.
+ * Ownership: nothing.
+ * Context: as for rmap_machine_mmap.
  */
 enum rmap_status rmap_machine_madvise(struct rmap_machine_mm *mm, uint64_t addr, uint64_t len, uint32_t advice);
 
@@ -2970,20 +2992,24 @@ enum rmap_status rmap_machine_madvise(struct rmap_machine_mm *mm, uint64_t addr,
  * Keeps the pages of a range in memory: mlock, or mlock2 with MLOCK_ONFAULT.
  *
  * Parameters: mm; addr and len, the range, widened to pages; onfault, whether pages are faulted in only as they are
- * needed, else at once. Returns: RMAP_OK; RMAP_ERR_NOT_MAPPED at a hole, and what lies below it is locked;
- * RMAP_ERR_INVAL when the range overflows; RMAP_ERR_NOMEM when there is no memory to cut a region, or a page could not
- * be had: then the range is locked nevertheless; RMAP_ERR_LOCK from a callback, or when this thread holds a lock of
- * librmap's. Ownership: nothing. Context: as for rmap_machine_mmap.
+ * needed, else at once.
+ * Returns: RMAP_OK; RMAP_ERR_NOT_MAPPED at a hole, and what lies below it is locked; RMAP_ERR_INVAL when the range
+ * overflows; RMAP_ERR_NOMEM when there is no memory to cut a region, or a page could not be had: then the range is
+ * locked nevertheless; RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's.
+ * Ownership: nothing.
+ * Context: as for rmap_machine_mmap.
  */
 enum rmap_status rmap_machine_mlock(struct rmap_machine_mm *mm, uint64_t addr, uint64_t len, bool onfault);
 
 /**
  * Ends what rmap_machine_mlock began: munlock.
  *
- * Parameters: mm; addr and len, the range, widened to pages. Returns: RMAP_OK; RMAP_ERR_NOT_MAPPED at a hole, and what
- * lies below it is done; RMAP_ERR_INVAL when the range overflows; RMAP_ERR_NOMEM when there is no memory to cut a
- * region; RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's. Ownership: nothing. Context:
- * as for rmap_machine_mmap.
+ * Parameters: mm; addr and len, the range, widened to pages.
+ * Returns: RMAP_OK; RMAP_ERR_NOT_MAPPED at a hole, and what lies below it is done; RMAP_ERR_INVAL when the range
+ * overflows; RMAP_ERR_NOMEM when there is no memory to cut a region; RMAP_ERR_LOCK from a callback, or when this
+ * thread holds a lock of librmap's.
+ * Ownership: nothing.
+ * Context: as for rmap_machine_mmap.
  */
 enum rmap_status rmap_machine_munlock(struct rmap_machine_mm *mm, uint64_t addr, uint64_t len);
 
@@ -2991,8 +3017,11 @@ enum rmap_status rmap_machine_munlock(struct rmap_machine_mm *mm, uint64_t addr,
  * Keeps the pages of all regions in memory: mlockall. What cannot be locked for want of memory stays as it is.
  *
  * Parameters: mm; current, whether the regions there are; future, whether those to come; onfault, as for
- * rmap_machine_mlock. Returns: RMAP_OK; RMAP_ERR_INVAL when neither is asked for; RMAP_ERR_LOCK from a callback, or
- * when this thread holds a lock of librmap's. Ownership: nothing. Context: as for rmap_machine_mmap.
+ * rmap_machine_mlock.
+ * Returns: RMAP_OK; RMAP_ERR_INVAL when neither is asked for; RMAP_ERR_LOCK from a callback, or when this thread holds
+ * a lock of librmap's.
+ * Ownership: nothing.
+ * Context: as for rmap_machine_mmap.
  */
 enum rmap_status rmap_machine_mlockall(struct rmap_machine_mm *mm, bool current, bool future, bool onfault);
 
@@ -3012,25 +3041,28 @@ enum rmap_status rmap_machine_munlockall(struct rmap_machine_mm *mm);
  * for rmap_machine_madvise.
  *
  * Parameters: mm; addr and len, the range; name, at most 79 bytes, printable and without any of \ ` $ [ ]; NULL takes
- * the names away. Returns: RMAP_OK; RMAP_ERR_INVAL when addr is within a page, the range overflows, or the name is
- * bad; RMAP_ERR_NOT_MAPPED when there is a hole; RMAP_ERR_NOT_SUPPORTED at a region of a file, and what lies below it
- * is done; RMAP_ERR_NOMEM; RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's. Ownership:
- * name is copied. Context: as for rmap_machine_mmap.
+ * the names away.
+ * Returns: RMAP_OK; RMAP_ERR_INVAL when addr is within a page, the range overflows, or the name is bad;
+ * RMAP_ERR_NOT_MAPPED when there is a hole; RMAP_ERR_NOT_SUPPORTED at a region of a file, and what lies below it is
+ * done; RMAP_ERR_NOMEM; RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's.
+ * Ownership: name is copied.
+ * Context: as for rmap_machine_mmap.
  */
 enum rmap_status rmap_machine_set_name(struct rmap_machine_mm *mm, uint64_t addr, uint64_t len, const char *name);
 
 /**
  * Does what an access does that the page tables do not allow: a page fault.
  *
- * Parameters: mm; addr; access, one of RMAP_ACCESS_*. Returns: RMAP_OK: the access works, or is to be tried again,
- * because another thread changed the entry meanwhile; RMAP_ERR_NOT_MAPPED when no region is there; RMAP_ERR_ACCESS
- * when it does not permit the access; RMAP_ERR_BUS when nothing stands behind the address; RMAP_ERR_NOSPACE when a
- * stack may not grow so far; RMAP_ERR_NOMEM when memory or frames ran out, or the charge function refused;
- * RMAP_ERR_UNSTABLE when the address space is being torn down; RMAP_ERR_IO when swap could not be read; RMAP_ERR_INVAL
- * for an unknown access; what the program's functions answer; RMAP_ERR_LOCK from a callback, or when this thread holds
- * a lock of librmap's. Ownership: nothing. Context: any thread, no locks held; the function `missing` may call it.
- * Takes mmap_lock for reading, for writing when a stack grows, and page locks. Calls the allocator, the charge
- * functions, and functions of regions and files.
+ * Parameters: mm; addr; access, one of RMAP_ACCESS_*.
+ * Returns: RMAP_OK: the access works, or is to be tried again, because another thread changed the entry meanwhile;
+ * RMAP_ERR_NOT_MAPPED when no region is there; RMAP_ERR_ACCESS when it does not permit the access; RMAP_ERR_BUS when
+ * nothing stands behind the address; RMAP_ERR_NOSPACE when a stack may not grow so far; RMAP_ERR_NOMEM when memory or
+ * frames ran out, or the charge function refused; RMAP_ERR_UNSTABLE when the address space is being torn down;
+ * RMAP_ERR_IO when swap could not be read; RMAP_ERR_INVAL for an unknown access; what the program's functions answer;
+ * RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's.
+ * Ownership: nothing.
+ * Context: any thread, no locks held; the function `missing` may call it. Takes mmap_lock for reading, for writing
+ * when a stack grows, and page locks. Calls the allocator, the charge functions, and functions of regions and files.
  */
 enum rmap_status rmap_machine_fault(struct rmap_machine_mm *mm, uint64_t addr, uint32_t access);
 
@@ -3057,10 +3089,12 @@ enum rmap_status rmap_machine_write(struct rmap_machine_mm *mm, uint64_t addr, c
 /**
  * Fills a missing page of a region with RMAP_MAP_UFFD_MISSING: UFFDIO_COPY.
  *
- * Parameters: mm; addr, on a page boundary; page, RMAP_PAGE_SIZE bytes. Returns: RMAP_OK; RMAP_ERR_EXISTS when
- * something is there; RMAP_ERR_INVAL when addr is within a page, or the region is not of the kind;
- * RMAP_ERR_NOT_SUPPORTED when it maps a file that is not shared memory; else as rmap_machine_fault. Ownership: the
- * bytes are copied. Context: as for rmap_machine_fault.
+ * Parameters: mm; addr, on a page boundary; page, RMAP_PAGE_SIZE bytes.
+ * Returns: RMAP_OK; RMAP_ERR_EXISTS when something is there; RMAP_ERR_INVAL when addr is within a page, or the region
+ * is not of the kind; RMAP_ERR_NOT_SUPPORTED when it maps a file that is not shared memory; else as
+ * rmap_machine_fault.
+ * Ownership: the bytes are copied.
+ * Context: as for rmap_machine_fault.
  */
 enum rmap_status rmap_machine_uffd_copy(struct rmap_machine_mm *mm, uint64_t addr, const void *page);
 
@@ -3078,10 +3112,11 @@ enum rmap_status rmap_machine_uffd_zeropage(struct rmap_machine_mm *mm, uint64_t
  * Pins the page at an address, faulting it in as needed: until it is unpinned it stays in its frame and is what the
  * program sees there. A fork copies it at once.
  *
- * Parameters: mm; addr; write, whether its holder writes it; out, receives the pin. Returns: RMAP_OK;
- * RMAP_ERR_NOT_SUPPORTED for an anonymous page that a shared region without a file has in common with relatives; else
- * as rmap_machine_fault. Ownership: the pin is the program's, until rmap_machine_unpin. Context: as for
- * rmap_machine_fault.
+ * Parameters: mm; addr; write, whether its holder writes it; out, receives the pin.
+ * Returns: RMAP_OK; RMAP_ERR_NOT_SUPPORTED for an anonymous page that a shared region without a file has in common
+ * with relatives; else as rmap_machine_fault.
+ * Ownership: the pin is the program's, until rmap_machine_unpin.
+ * Context: as for rmap_machine_fault.
  */
 enum rmap_status rmap_machine_pin(struct rmap_machine_mm *mm,
                                   uint64_t addr,
@@ -3091,10 +3126,11 @@ enum rmap_status rmap_machine_pin(struct rmap_machine_mm *mm,
 /**
  * Ends a pin. The address space may be gone.
  *
- * Parameters: machine; pinned, filled by rmap_machine_pin on this machine. Returns: RMAP_OK; RMAP_ERR_STALE when
- * nothing is pinned; RMAP_ERR_FOREIGN for a frame of another machine; RMAP_ERR_LOCK from a callback, or when this
- * thread holds a lock of librmap's. Ownership: on success the pin is gone, and its members say so; a copy of it is not
- * to be used. Context: any thread, no locks held. May call the allocator's free.
+ * Parameters: machine; pinned, filled by rmap_machine_pin on this machine.
+ * Returns: RMAP_OK; RMAP_ERR_STALE when nothing is pinned; RMAP_ERR_FOREIGN for a frame of another machine;
+ * RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's.
+ * Ownership: on success the pin is gone, and its members say so; a copy of it is not to be used.
+ * Context: any thread, no locks held. May call the allocator's free.
  */
 enum rmap_status rmap_machine_unpin(struct rmap_machine *machine, struct rmap_machine_pinned *pinned);
 
@@ -3113,11 +3149,13 @@ enum rmap_status rmap_machine_pfn(const struct rmap_machine_mm *mm, uint64_t add
  * faults it back. Pages that are pinned or locked, dirty ones of files, and those of shared memory stay.
  *
  * Parameters: machine; pfn, the frame; gone, receives whether it is free now, or as soon as nobody looks at it any
- * more. Returns: RMAP_OK, also when the page stays; RMAP_ERR_FOREIGN when it is no frame of the machine;
- * RMAP_ERR_NOSPACE when swap is full; RMAP_ERR_IO when it could not be written, RMAP_ERR_NOMEM when swap in memory
- * could not be had: the page is where it was; RMAP_ERR_LOCK from a callback, or when this thread holds a lock of
- * librmap's. Ownership: nothing. Context: any thread, no locks held. Takes the page lock, anon_vma or i_mmap locks for
- * reading, and page-table locks. Calls the allocator, and `uncharge`.
+ * more.
+ * Returns: RMAP_OK, also when the page stays; RMAP_ERR_FOREIGN when it is no frame of the machine; RMAP_ERR_NOSPACE
+ * when swap is full; RMAP_ERR_IO when it could not be written, RMAP_ERR_NOMEM when swap in memory could not be had:
+ * the page is where it was; RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's.
+ * Ownership: nothing.
+ * Context: any thread, no locks held. Takes the page lock, anon_vma or i_mmap locks for reading, and page-table locks.
+ * Calls the allocator, and `uncharge`.
  */
 enum rmap_status rmap_machine_swap_out(struct rmap_machine *machine, uint64_t pfn, bool *gone);
 
@@ -3125,10 +3163,11 @@ enum rmap_status rmap_machine_swap_out(struct rmap_machine *machine, uint64_t pf
  * Lists the entries that map a frame, by a walk of the reverse map. The zero page has none.
  *
  * Parameters: machine; pfn, the frame; out, room for cap entries, or NULL when cap is 0; cap; n, receives how many
- * there are, which may be more than cap. If they all fit they are in order of address space and address. Returns:
- * RMAP_OK; RMAP_ERR_FOREIGN when it is no frame of the machine; RMAP_ERR_LOCK from a callback, or when this thread
- * holds a lock of librmap's. Ownership: nothing. Context: any thread, no locks held. Takes the page lock, anon_vma or
- * i_mmap locks for reading, and page-table locks.
+ * there are, which may be more than cap. If they all fit they are in order of address space and address.
+ * Returns: RMAP_OK; RMAP_ERR_FOREIGN when it is no frame of the machine; RMAP_ERR_LOCK from a callback, or when this
+ * thread holds a lock of librmap's.
+ * Ownership: nothing.
+ * Context: any thread, no locks held. Takes the page lock, anon_vma or i_mmap locks for reading, and page-table locks.
  */
 enum rmap_status rmap_machine_page_mappings(struct rmap_machine *machine,
                                             uint64_t pfn,
@@ -3139,10 +3178,11 @@ enum rmap_status rmap_machine_page_mappings(struct rmap_machine *machine,
 /**
  * Lists the entries that map a frame, by reading all page tables: what rmap_machine_page_mappings must find.
  *
- * Parameters: as for rmap_machine_page_mappings. Returns: RMAP_OK; RMAP_ERR_FOREIGN when it is no frame of the
- * machine; RMAP_ERR_NOMEM; RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's. Ownership:
- * nothing. Context: no locks held; while other threads change page tables the answer is of no one moment. Calls the
- * allocator.
+ * Parameters: as for rmap_machine_page_mappings.
+ * Returns: RMAP_OK; RMAP_ERR_FOREIGN when it is no frame of the machine; RMAP_ERR_NOMEM; RMAP_ERR_LOCK from a
+ * callback, or when this thread holds a lock of librmap's.
+ * Ownership: nothing.
+ * Context: no locks held; while other threads change page tables the answer is of no one moment. Calls the allocator.
  */
 enum rmap_status rmap_machine_oracle_mappings(struct rmap_machine *machine,
                                               uint64_t pfn,
@@ -3190,8 +3230,10 @@ enum rmap_status rmap_replay_config_init(struct rmap_replay_config *config);
  * in it that is wrong or cannot be done, a snapshot that is missing in the directory named, or a size that is too
  * small; RMAP_ERR_NOT_SUPPORTED for an unknown engine or flag; RMAP_ERR_NOMEM; RMAP_ERR_NULL without a trace;
  * RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's. In each of these cases the error is
- * written. Ownership: nothing. Context: any thread, no locks held. Reads files. Takes librmap's own memory, and ends
- * the process when there is none for what it remembers of the trace: the one exception to the rule.
+ * written.
+ * Ownership: nothing.
+ * Context: any thread, no locks held. Reads files. Takes librmap's own memory, and ends the process when there is none
+ * for what it remembers of the trace: the one exception to the rule.
  */
 enum rmap_status rmap_replay(const struct rmap_replay_config *config,
                              struct rmap_replay_stats *stats,

@@ -191,11 +191,13 @@ pub unsafe extern "C" fn rmap_file_find_page(
 /// Counts a mapping of a file's page.
 ///
 /// Parameters: page, of the file that vma maps, at the offset that it maps at addr; vma; addr and level as for
-/// rmap_page_add_new_anon. Returns: RMAP_OK; RMAP_ERR_INVAL for a bad address or level, or another page than vma maps
-/// there; RMAP_ERR_FOREIGN for a page of another context. Ownership: the mapping owns a reference to the page, which
-/// the caller gives it. Context: the page-table lock of the entry held, mmap_lock held; the page lock, or another way
-/// to know that the page stays in its file. Allocates nothing: memory is reserved before (rmap_reserve; RMAP_ERR_NOMEM
-/// when the engine needs it and it was not).
+/// rmap_page_add_new_anon.
+/// Returns: RMAP_OK; RMAP_ERR_INVAL for a bad address or level, or another page than vma maps there; RMAP_ERR_FOREIGN
+/// for a page of another context.
+/// Ownership: the mapping owns a reference to the page, which the caller gives it.
+/// Context: the page-table lock of the entry held, mmap_lock held; the page lock, or another way to know that the page
+/// stays in its file. Allocates nothing: memory is reserved before (rmap_reserve; RMAP_ERR_NOMEM when the engine needs
+/// it and it was not).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmap_page_add_file(
     page: *mut rmap_page,

@@ -391,8 +391,10 @@ pub unsafe extern "C" fn rmap_replay_config_init(config: *mut rmap_replay_config
 /// in it that is wrong or cannot be done, a snapshot that is missing in the directory named, or a size that is too
 /// small; RMAP_ERR_NOT_SUPPORTED for an unknown engine or flag; RMAP_ERR_NOMEM; RMAP_ERR_NULL without a trace;
 /// RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's. In each of these cases the error is
-/// written. Ownership: nothing. Context: any thread, no locks held. Reads files. Takes librmap's own memory, and ends
-/// the process when there is none for what it remembers of the trace: the one exception to the rule.
+/// written.
+/// Ownership: nothing.
+/// Context: any thread, no locks held. Reads files. Takes librmap's own memory, and ends the process when there is none
+/// for what it remembers of the trace: the one exception to the rule.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmap_replay(
     config: *const rmap_replay_config,

@@ -36,9 +36,10 @@ pub(crate) fn spend(ctx: &Context, page: &Page, level: Level) -> Outcome {
 ///
 /// Parameters: ctx; mappings, how many entries this thread is about to count (rmap_page_add_new_anon,
 /// rmap_page_add_anon, rmap_page_add_file, rmap_page_dup). One of RMAP_LEVEL_ENTIRE counts as one, and one more for
-/// each page. Returns: RMAP_OK; RMAP_ERR_NOMEM. Ownership: the memory is this thread's until it has called
-/// rmap_unreserve for as many mappings. Context: no page-table, anon_vma or i_mmap lock held; mmap_lock and page locks
-/// may be. Calls the allocator.
+/// each page.
+/// Returns: RMAP_OK; RMAP_ERR_NOMEM.
+/// Ownership: the memory is this thread's until it has called rmap_unreserve for as many mappings.
+/// Context: no page-table, anon_vma or i_mmap lock held; mmap_lock and page locks may be. Calls the allocator.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmap_reserve(ctx: *mut rmap_ctx, mappings: usize) -> rmap_status {
     boundary(|| {

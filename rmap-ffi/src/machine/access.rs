@@ -24,15 +24,16 @@ pub struct rmap_machine_pinned {
 
 /// Does what an access does that the page tables do not allow: a page fault.
 ///
-/// Parameters: mm; addr; access, one of RMAP_ACCESS_*. Returns: RMAP_OK: the access works, or is to be tried again,
-/// because another thread changed the entry meanwhile; RMAP_ERR_NOT_MAPPED when no region is there; RMAP_ERR_ACCESS
-/// when it does not permit the access; RMAP_ERR_BUS when nothing stands behind the address; RMAP_ERR_NOSPACE when a
-/// stack may not grow so far; RMAP_ERR_NOMEM when memory or frames ran out, or the charge function refused;
-/// RMAP_ERR_UNSTABLE when the address space is being torn down; RMAP_ERR_IO when swap could not be read; RMAP_ERR_INVAL
-/// for an unknown access; what the program's functions answer; RMAP_ERR_LOCK from a callback, or when this thread holds
-/// a lock of librmap's. Ownership: nothing. Context: any thread, no locks held; the function `missing` may call it.
-/// Takes mmap_lock for reading, for writing when a stack grows, and page locks. Calls the allocator, the charge
-/// functions, and functions of regions and files.
+/// Parameters: mm; addr; access, one of RMAP_ACCESS_*.
+/// Returns: RMAP_OK: the access works, or is to be tried again, because another thread changed the entry meanwhile;
+/// RMAP_ERR_NOT_MAPPED when no region is there; RMAP_ERR_ACCESS when it does not permit the access; RMAP_ERR_BUS when
+/// nothing stands behind the address; RMAP_ERR_NOSPACE when a stack may not grow so far; RMAP_ERR_NOMEM when memory or
+/// frames ran out, or the charge function refused; RMAP_ERR_UNSTABLE when the address space is being torn down;
+/// RMAP_ERR_IO when swap could not be read; RMAP_ERR_INVAL for an unknown access; what the program's functions answer;
+/// RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's.
+/// Ownership: nothing.
+/// Context: any thread, no locks held; the function `missing` may call it. Takes mmap_lock for reading, for writing
+/// when a stack grows, and page locks. Calls the allocator, the charge functions, and functions of regions and files.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmap_machine_fault(mm: *mut rmap_machine_mm, addr: u64, access: u32) -> rmap_status {
     boundary(|| {
@@ -96,10 +97,12 @@ pub unsafe extern "C" fn rmap_machine_write(
 
 /// Fills a missing page of a region with RMAP_MAP_UFFD_MISSING: UFFDIO_COPY.
 ///
-/// Parameters: mm; addr, on a page boundary; page, RMAP_PAGE_SIZE bytes. Returns: RMAP_OK; RMAP_ERR_EXISTS when
-/// something is there; RMAP_ERR_INVAL when addr is within a page, or the region is not of the kind;
-/// RMAP_ERR_NOT_SUPPORTED when it maps a file that is not shared memory; else as rmap_machine_fault. Ownership: the
-/// bytes are copied. Context: as for rmap_machine_fault.
+/// Parameters: mm; addr, on a page boundary; page, RMAP_PAGE_SIZE bytes.
+/// Returns: RMAP_OK; RMAP_ERR_EXISTS when something is there; RMAP_ERR_INVAL when addr is within a page, or the region
+/// is not of the kind; RMAP_ERR_NOT_SUPPORTED when it maps a file that is not shared memory; else as
+/// rmap_machine_fault.
+/// Ownership: the bytes are copied.
+/// Context: as for rmap_machine_fault.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmap_machine_uffd_copy(
     mm: *mut rmap_machine_mm,
@@ -134,10 +137,11 @@ pub unsafe extern "C" fn rmap_machine_uffd_zeropage(mm: *mut rmap_machine_mm, ad
 /// Pins the page at an address, faulting it in as needed: until it is unpinned it stays in its frame and is what the
 /// program sees there. A fork copies it at once.
 ///
-/// Parameters: mm; addr; write, whether its holder writes it; out, receives the pin. Returns: RMAP_OK;
-/// RMAP_ERR_NOT_SUPPORTED for an anonymous page that a shared region without a file has in common with relatives; else
-/// as rmap_machine_fault. Ownership: the pin is the program's, until rmap_machine_unpin. Context: as for
-/// rmap_machine_fault.
+/// Parameters: mm; addr; write, whether its holder writes it; out, receives the pin.
+/// Returns: RMAP_OK; RMAP_ERR_NOT_SUPPORTED for an anonymous page that a shared region without a file has in common
+/// with relatives; else as rmap_machine_fault.
+/// Ownership: the pin is the program's, until rmap_machine_unpin.
+/// Context: as for rmap_machine_fault.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmap_machine_pin(
     mm: *mut rmap_machine_mm,
@@ -158,10 +162,11 @@ pub unsafe extern "C" fn rmap_machine_pin(
 
 /// Ends a pin. The address space may be gone.
 ///
-/// Parameters: machine; pinned, filled by rmap_machine_pin on this machine. Returns: RMAP_OK; RMAP_ERR_STALE when
-/// nothing is pinned; RMAP_ERR_FOREIGN for a frame of another machine; RMAP_ERR_LOCK from a callback, or when this
-/// thread holds a lock of librmap's. Ownership: on success the pin is gone, and its members say so; a copy of it is not
-/// to be used. Context: any thread, no locks held. May call the allocator's free.
+/// Parameters: machine; pinned, filled by rmap_machine_pin on this machine.
+/// Returns: RMAP_OK; RMAP_ERR_STALE when nothing is pinned; RMAP_ERR_FOREIGN for a frame of another machine;
+/// RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's.
+/// Ownership: on success the pin is gone, and its members say so; a copy of it is not to be used.
+/// Context: any thread, no locks held. May call the allocator's free.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmap_machine_unpin(
     machine: *mut rmap_machine,

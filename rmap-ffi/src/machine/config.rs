@@ -299,10 +299,12 @@ pub unsafe extern "C" fn rmap_machine_new(
 
 /// Frees a machine and all its memory.
 ///
-/// Parameters: machine, or NULL, which is nothing to do. Returns: RMAP_OK; RMAP_ERR_BUSY when an address space or a
-/// file is left; RMAP_ERR_LOCK when this thread holds a lock of librmap's. Ownership: on success the machine is gone in
-/// any build: a later use is undefined behaviour. A swap file of the program's stays. Context: no other thread uses the
-/// machine, no locks held. Calls the allocator.
+/// Parameters: machine, or NULL, which is nothing to do.
+/// Returns: RMAP_OK; RMAP_ERR_BUSY when an address space or a file is left; RMAP_ERR_LOCK when this thread holds a lock
+/// of librmap's.
+/// Ownership: on success the machine is gone in any build: a later use is undefined behaviour. A swap file of the
+/// program's stays.
+/// Context: no other thread uses the machine, no locks held. Calls the allocator.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmap_machine_free(machine: *mut rmap_machine) -> rmap_status {
     boundary(|| {
@@ -381,10 +383,12 @@ fn figures(host: &Host) -> Outcome<rmap_machine_stats> {
 /// counts of mappings and references, figures, swap slots.
 ///
 /// Parameters: machine; reason, room for size bytes, or NULL, receives what is wrong as an English sentence, cut to
-/// fit; size. Returns: RMAP_OK; RMAP_ERR_INTERNAL when something is wrong, which is a bug in librmap, or the program
-/// has broken a rule that is not checked: then alone the reason is written; RMAP_ERR_NOMEM; RMAP_ERR_LOCK from a
-/// callback, or when this thread holds a lock of librmap's. Ownership: nothing. Context: no other thread uses the
-/// machine, no locks held. Calls the allocator.
+/// fit; size.
+/// Returns: RMAP_OK; RMAP_ERR_INTERNAL when something is wrong, which is a bug in librmap, or the program has broken a
+/// rule that is not checked: then alone the reason is written; RMAP_ERR_NOMEM; RMAP_ERR_LOCK from a callback, or when
+/// this thread holds a lock of librmap's.
+/// Ownership: nothing.
+/// Context: no other thread uses the machine, no locks held. Calls the allocator.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmap_machine_check(
     machine: *mut rmap_machine,

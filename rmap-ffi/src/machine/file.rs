@@ -71,8 +71,10 @@ pub unsafe extern "C" fn rmap_machine_shmem_new(
 
 /// Frees a file, and what it has in memory.
 ///
-/// Parameters: file, or NULL, which is nothing to do. Returns: RMAP_OK; RMAP_ERR_BUSY when a region maps it;
-/// RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's. Ownership: on success file is gone.
+/// Parameters: file, or NULL, which is nothing to do.
+/// Returns: RMAP_OK; RMAP_ERR_BUSY when a region maps it; RMAP_ERR_LOCK from a callback, or when this thread holds a
+/// lock of librmap's.
+/// Ownership: on success file is gone.
 /// Context: no other thread uses file, no locks held. Takes i_mmap_rwsem for reading. Calls the allocator's free.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmap_machine_file_free(file: *mut rmap_machine_file) -> rmap_status {

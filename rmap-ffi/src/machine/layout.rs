@@ -137,15 +137,17 @@ unsafe fn system_call(mm: *mut rmap_machine_mm, call: impl FnOnce(&Call<'_>) -> 
 
 /// Maps a range: mmap.
 ///
-/// Parameters: mm; request, what and where; addr, receives where it begins. Returns: RMAP_OK; RMAP_ERR_INVAL for a
-/// length of 0, an overflow, bad prot, contradicting flags, a fixed address within a page, or a size of the request or
-/// its ops that is too small; RMAP_ERR_NOT_SUPPORTED for an unknown flag; RMAP_ERR_NOSPACE when no gap is large enough,
-/// or the fixed range leaves the address space; RMAP_ERR_ACCESS when it begins too low, or the file may not be written;
-/// RMAP_ERR_EXISTS with FIXED_NOREPLACE, when something is there; RMAP_ERR_FOREIGN for a file of another machine;
-/// RMAP_ERR_NOMEM; RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's. FIXED with a file over
-/// regions leaves the range empty if other threads use up the memory that was set aside. Pages that cannot be faulted
-/// in at once are no error. Ownership: request is copied. The region keeps file in use. Context: any thread, no locks
-/// held. Takes mmap_lock for writing. Calls the allocator, the charge functions, and functions of regions.
+/// Parameters: mm; request, what and where; addr, receives where it begins.
+/// Returns: RMAP_OK; RMAP_ERR_INVAL for a length of 0, an overflow, bad prot, contradicting flags, a fixed address
+/// within a page, or a size of the request or its ops that is too small; RMAP_ERR_NOT_SUPPORTED for an unknown flag;
+/// RMAP_ERR_NOSPACE when no gap is large enough, or the fixed range leaves the address space; RMAP_ERR_ACCESS when it
+/// begins too low, or the file may not be written; RMAP_ERR_EXISTS with FIXED_NOREPLACE, when something is there;
+/// RMAP_ERR_FOREIGN for a file of another machine; RMAP_ERR_NOMEM; RMAP_ERR_LOCK from a callback, or when this thread
+/// holds a lock of librmap's. FIXED with a file over regions leaves the range empty if other threads use up the memory
+/// that was set aside. Pages that cannot be faulted in at once are no error.
+/// Ownership: request is copied. The region keeps file in use.
+/// Context: any thread, no locks held. Takes mmap_lock for writing. Calls the allocator, the charge functions, and
+/// functions of regions.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmap_machine_mmap(
     mm: *mut rmap_machine_mm,
@@ -167,10 +169,13 @@ pub unsafe extern "C" fn rmap_machine_mmap(
 
 /// Unmaps a range: munmap. Holes are no error.
 ///
-/// Parameters: mm; addr and len, the range; len is rounded up to pages. Returns: RMAP_OK; RMAP_ERR_INVAL when addr is
-/// within a page, or the range is empty or leaves the address space; RMAP_ERR_NOMEM when there is no memory to cut a
-/// region; RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's. Ownership: nothing. Context:
-/// any thread, no locks held. Takes mmap_lock for writing. Calls the allocator, `uncharge`, and functions of regions.
+/// Parameters: mm; addr and len, the range; len is rounded up to pages.
+/// Returns: RMAP_OK; RMAP_ERR_INVAL when addr is within a page, or the range is empty or leaves the address space;
+/// RMAP_ERR_NOMEM when there is no memory to cut a region; RMAP_ERR_LOCK from a callback, or when this thread holds a
+/// lock of librmap's.
+/// Ownership: nothing.
+/// Context: any thread, no locks held. Takes mmap_lock for writing. Calls the allocator, `uncharge`, and functions of
+/// regions.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmap_machine_munmap(mm: *mut rmap_machine_mm, addr: u64, len: u64) -> rmap_status {
     // SAFETY: a living address space (Parameters).
@@ -180,11 +185,12 @@ pub unsafe extern "C" fn rmap_machine_munmap(mm: *mut rmap_machine_mm, addr: u64
 /// Changes what a range permits: mprotect. It ends at the first region that refuses, and at a hole; what lies below is
 /// done then.
 ///
-/// Parameters: mm; addr and len, the range; prot, bits of RMAP_VM_READ, RMAP_VM_WRITE, RMAP_VM_EXEC. Returns: RMAP_OK;
-/// RMAP_ERR_INVAL when addr is within a page, the range overflows, or prot has other bits; RMAP_ERR_NOT_MAPPED at a
-/// hole; RMAP_ERR_ACCESS when a region may never permit it; RMAP_ERR_NOMEM when there is no memory to cut a region;
-/// RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's. Ownership: nothing. Context: as for
-/// rmap_machine_mmap.
+/// Parameters: mm; addr and len, the range; prot, bits of RMAP_VM_READ, RMAP_VM_WRITE, RMAP_VM_EXEC.
+/// Returns: RMAP_OK; RMAP_ERR_INVAL when addr is within a page, the range overflows, or prot has other bits;
+/// RMAP_ERR_NOT_MAPPED at a hole; RMAP_ERR_ACCESS when a region may never permit it; RMAP_ERR_NOMEM when there is no
+/// memory to cut a region; RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's.
+/// Ownership: nothing.
+/// Context: as for rmap_machine_mmap.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmap_machine_mprotect(
     mm: *mut rmap_machine_mm,
@@ -200,13 +206,15 @@ pub unsafe extern "C" fn rmap_machine_mprotect(
 ///
 /// Parameters: mm; old and old_len, the range; old_len 0 maps the pages of a shared region a second time; new_len;
 /// flags, bits of RMAP_MREMAP_*; new_addr, where to with FIXED, and with DONTUNMAP a hint, of which 0 is none; addr,
-/// receives where it is. Returns: RMAP_OK; RMAP_ERR_INVAL for addresses within a page, a new_len of 0, an overflow,
-/// contradicting flags, ranges that overlap, or a private range mapped a second time; RMAP_ERR_NOT_SUPPORTED for an
-/// unknown flag; RMAP_ERR_NOT_MAPPED when nothing is at old, its region ends within the range, or may not grow;
-/// RMAP_ERR_NOSPACE when it cannot grow in place and may not move, or no gap is large enough; RMAP_ERR_ACCESS when
-/// new_addr is too low; RMAP_ERR_NOMEM; RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's.
-/// With FIXED and equal lengths the range may span several regions, and an error leaves those moved that came first.
-/// Ownership: nothing. Context: as for rmap_machine_mmap.
+/// receives where it is.
+/// Returns: RMAP_OK; RMAP_ERR_INVAL for addresses within a page, a new_len of 0, an overflow, contradicting flags,
+/// ranges that overlap, or a private range mapped a second time; RMAP_ERR_NOT_SUPPORTED for an unknown flag;
+/// RMAP_ERR_NOT_MAPPED when nothing is at old, its region ends within the range, or may not grow; RMAP_ERR_NOSPACE when
+/// it cannot grow in place and may not move, or no gap is large enough; RMAP_ERR_ACCESS when new_addr is too low;
+/// RMAP_ERR_NOMEM; RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's. With FIXED and equal
+/// lengths the range may span several regions, and an error leaves those moved that came first.
+/// Ownership: nothing.
+/// Context: as for rmap_machine_mmap.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmap_machine_mremap(
     mm: *mut rmap_machine_mm,
@@ -273,12 +281,13 @@ pub unsafe extern "C" fn rmap_machine_brk(mm: *mut rmap_machine_mm, addr: u64, e
 /// DONTFORK 10, DOFORK 11, WIPEONFORK 18 and KEEPONFORK 19 say what a fork copies, POPULATE_READ 22 and POPULATE_WRITE
 /// 23 fault pages in, DONTNEED_LOCKED 24 is as DONTNEED, GUARD_INSTALL 102 and GUARD_REMOVE 103 make and end ranges
 /// where every access fails, MERGEABLE 12, UNMERGEABLE 13, HUGEPAGE 14, NOHUGEPAGE 15, DONTDUMP 16 and DODUMP 17 set a
-/// region's flag; NORMAL 0, RANDOM 1, SEQUENTIAL 2, WILLNEED 3, COLD 20 and PAGEOUT 21 do nothing. Returns: RMAP_OK;
-/// RMAP_ERR_INVAL when addr is within a page, the range overflows, or a region is not of the kind that the advice is
-/// for: what lies below it is done; RMAP_ERR_NOT_MAPPED when there is a hole; RMAP_ERR_NOT_SUPPORTED for an unknown
-/// advice; RMAP_ERR_NOMEM when there is no memory to cut a region; of the POPULATEs, as rmap_machine_fault;
-/// RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's. Ownership: nothing. Context: as for
-/// rmap_machine_mmap.
+/// region's flag; NORMAL 0, RANDOM 1, SEQUENTIAL 2, WILLNEED 3, COLD 20 and PAGEOUT 21 do nothing.
+/// Returns: RMAP_OK; RMAP_ERR_INVAL when addr is within a page, the range overflows, or a region is not of the kind
+/// that the advice is for: what lies below it is done; RMAP_ERR_NOT_MAPPED when there is a hole; RMAP_ERR_NOT_SUPPORTED
+/// for an unknown advice; RMAP_ERR_NOMEM when there is no memory to cut a region; of the POPULATEs, as
+/// rmap_machine_fault; RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's.
+/// Ownership: nothing.
+/// Context: as for rmap_machine_mmap.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmap_machine_madvise(
     mm: *mut rmap_machine_mm,
@@ -298,10 +307,12 @@ pub unsafe extern "C" fn rmap_machine_madvise(
 /// Keeps the pages of a range in memory: mlock, or mlock2 with MLOCK_ONFAULT.
 ///
 /// Parameters: mm; addr and len, the range, widened to pages; onfault, whether pages are faulted in only as they are
-/// needed, else at once. Returns: RMAP_OK; RMAP_ERR_NOT_MAPPED at a hole, and what lies below it is locked;
-/// RMAP_ERR_INVAL when the range overflows; RMAP_ERR_NOMEM when there is no memory to cut a region, or a page could not
-/// be had: then the range is locked nevertheless; RMAP_ERR_LOCK from a callback, or when this thread holds a lock of
-/// librmap's. Ownership: nothing. Context: as for rmap_machine_mmap.
+/// needed, else at once.
+/// Returns: RMAP_OK; RMAP_ERR_NOT_MAPPED at a hole, and what lies below it is locked; RMAP_ERR_INVAL when the range
+/// overflows; RMAP_ERR_NOMEM when there is no memory to cut a region, or a page could not be had: then the range is
+/// locked nevertheless; RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's.
+/// Ownership: nothing.
+/// Context: as for rmap_machine_mmap.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmap_machine_mlock(
     mm: *mut rmap_machine_mm,
@@ -315,10 +326,12 @@ pub unsafe extern "C" fn rmap_machine_mlock(
 
 /// Ends what rmap_machine_mlock began: munlock.
 ///
-/// Parameters: mm; addr and len, the range, widened to pages. Returns: RMAP_OK; RMAP_ERR_NOT_MAPPED at a hole, and what
-/// lies below it is done; RMAP_ERR_INVAL when the range overflows; RMAP_ERR_NOMEM when there is no memory to cut a
-/// region; RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's. Ownership: nothing. Context:
-/// as for rmap_machine_mmap.
+/// Parameters: mm; addr and len, the range, widened to pages.
+/// Returns: RMAP_OK; RMAP_ERR_NOT_MAPPED at a hole, and what lies below it is done; RMAP_ERR_INVAL when the range
+/// overflows; RMAP_ERR_NOMEM when there is no memory to cut a region; RMAP_ERR_LOCK from a callback, or when this
+/// thread holds a lock of librmap's.
+/// Ownership: nothing.
+/// Context: as for rmap_machine_mmap.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmap_machine_munlock(mm: *mut rmap_machine_mm, addr: u64, len: u64) -> rmap_status {
     // SAFETY: a living address space (Parameters).
@@ -328,8 +341,11 @@ pub unsafe extern "C" fn rmap_machine_munlock(mm: *mut rmap_machine_mm, addr: u6
 /// Keeps the pages of all regions in memory: mlockall. What cannot be locked for want of memory stays as it is.
 ///
 /// Parameters: mm; current, whether the regions there are; future, whether those to come; onfault, as for
-/// rmap_machine_mlock. Returns: RMAP_OK; RMAP_ERR_INVAL when neither is asked for; RMAP_ERR_LOCK from a callback, or
-/// when this thread holds a lock of librmap's. Ownership: nothing. Context: as for rmap_machine_mmap.
+/// rmap_machine_mlock.
+/// Returns: RMAP_OK; RMAP_ERR_INVAL when neither is asked for; RMAP_ERR_LOCK from a callback, or when this thread holds
+/// a lock of librmap's.
+/// Ownership: nothing.
+/// Context: as for rmap_machine_mmap.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmap_machine_mlockall(
     mm: *mut rmap_machine_mm,
@@ -358,10 +374,12 @@ pub unsafe extern "C" fn rmap_machine_munlockall(mm: *mut rmap_machine_mm) -> rm
 /// for rmap_machine_madvise.
 ///
 /// Parameters: mm; addr and len, the range; name, at most 79 bytes, printable and without any of \ ` $ [ ]; NULL takes
-/// the names away. Returns: RMAP_OK; RMAP_ERR_INVAL when addr is within a page, the range overflows, or the name is
-/// bad; RMAP_ERR_NOT_MAPPED when there is a hole; RMAP_ERR_NOT_SUPPORTED at a region of a file, and what lies below it
-/// is done; RMAP_ERR_NOMEM; RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's. Ownership:
-/// name is copied. Context: as for rmap_machine_mmap.
+/// the names away.
+/// Returns: RMAP_OK; RMAP_ERR_INVAL when addr is within a page, the range overflows, or the name is bad;
+/// RMAP_ERR_NOT_MAPPED when there is a hole; RMAP_ERR_NOT_SUPPORTED at a region of a file, and what lies below it is
+/// done; RMAP_ERR_NOMEM; RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's.
+/// Ownership: name is copied.
+/// Context: as for rmap_machine_mmap.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmap_machine_set_name(
     mm: *mut rmap_machine_mm,

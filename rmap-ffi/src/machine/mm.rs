@@ -72,10 +72,12 @@ pub unsafe extern "C" fn rmap_machine_mm_new(
 /// MADV_DONTFORK are left out, those with MADV_WIPEONFORK are empty in the copy; locked ones are not locked there.
 /// Pinned pages are copied at once.
 ///
-/// Parameters: mm; out, receives the copy. Returns: RMAP_OK; RMAP_ERR_NOMEM when memory or frames ran out, or the
-/// charge function refused; RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's. Ownership:
-/// the copy is the program's, until rmap_machine_exit or rmap_machine_exec. Context: any thread, no locks held. Takes
-/// mmap_lock for writing. Calls the allocator, the charge functions, and `open` of regions.
+/// Parameters: mm; out, receives the copy.
+/// Returns: RMAP_OK; RMAP_ERR_NOMEM when memory or frames ran out, or the charge function refused; RMAP_ERR_LOCK from a
+/// callback, or when this thread holds a lock of librmap's.
+/// Ownership: the copy is the program's, until rmap_machine_exit or rmap_machine_exec.
+/// Context: any thread, no locks held. Takes mmap_lock for writing. Calls the allocator, the charge functions, and
+/// `open` of regions.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmap_machine_fork(mm: *mut rmap_machine_mm, out: *mut *mut rmap_machine_mm) -> rmap_status {
     boundary(|| {
@@ -112,9 +114,11 @@ pub unsafe extern "C" fn rmap_machine_exec(mm: *mut rmap_machine_mm, out: *mut *
 
 /// Ends an address space. Everything in it goes; pages that others map stay theirs.
 ///
-/// Parameters: mm, or NULL, which is nothing to do. Returns: RMAP_OK; RMAP_ERR_LOCK from a callback, or when this
-/// thread holds a lock of librmap's. Ownership: on success mm is gone. Context: no other thread uses mm, no locks held.
-/// Takes mmap_lock for writing. Calls the allocator's free, `uncharge`, and `close` of regions.
+/// Parameters: mm, or NULL, which is nothing to do.
+/// Returns: RMAP_OK; RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's.
+/// Ownership: on success mm is gone.
+/// Context: no other thread uses mm, no locks held. Takes mmap_lock for writing. Calls the allocator's free,
+/// `uncharge`, and `close` of regions.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmap_machine_exit(mm: *mut rmap_machine_mm) -> rmap_status {
     boundary(|| {

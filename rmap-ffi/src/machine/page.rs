@@ -85,11 +85,13 @@ impl Drop for Held<'_> {
 /// faults it back. Pages that are pinned or locked, dirty ones of files, and those of shared memory stay.
 ///
 /// Parameters: machine; pfn, the frame; gone, receives whether it is free now, or as soon as nobody looks at it any
-/// more. Returns: RMAP_OK, also when the page stays; RMAP_ERR_FOREIGN when it is no frame of the machine;
-/// RMAP_ERR_NOSPACE when swap is full; RMAP_ERR_IO when it could not be written, RMAP_ERR_NOMEM when swap in memory
-/// could not be had: the page is where it was; RMAP_ERR_LOCK from a callback, or when this thread holds a lock of
-/// librmap's. Ownership: nothing. Context: any thread, no locks held. Takes the page lock, anon_vma or i_mmap locks for
-/// reading, and page-table locks. Calls the allocator, and `uncharge`.
+/// more.
+/// Returns: RMAP_OK, also when the page stays; RMAP_ERR_FOREIGN when it is no frame of the machine; RMAP_ERR_NOSPACE
+/// when swap is full; RMAP_ERR_IO when it could not be written, RMAP_ERR_NOMEM when swap in memory could not be had:
+/// the page is where it was; RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's.
+/// Ownership: nothing.
+/// Context: any thread, no locks held. Takes the page lock, anon_vma or i_mmap locks for reading, and page-table locks.
+/// Calls the allocator, and `uncharge`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmap_machine_swap_out(machine: *mut rmap_machine, pfn: u64, gone: *mut bool) -> rmap_status {
     boundary(|| {
@@ -106,10 +108,11 @@ pub unsafe extern "C" fn rmap_machine_swap_out(machine: *mut rmap_machine, pfn: 
 /// Lists the entries that map a frame, by a walk of the reverse map. The zero page has none.
 ///
 /// Parameters: machine; pfn, the frame; out, room for cap entries, or NULL when cap is 0; cap; n, receives how many
-/// there are, which may be more than cap. If they all fit they are in order of address space and address. Returns:
-/// RMAP_OK; RMAP_ERR_FOREIGN when it is no frame of the machine; RMAP_ERR_LOCK from a callback, or when this thread
-/// holds a lock of librmap's. Ownership: nothing. Context: any thread, no locks held. Takes the page lock, anon_vma or
-/// i_mmap locks for reading, and page-table locks.
+/// there are, which may be more than cap. If they all fit they are in order of address space and address.
+/// Returns: RMAP_OK; RMAP_ERR_FOREIGN when it is no frame of the machine; RMAP_ERR_LOCK from a callback, or when this
+/// thread holds a lock of librmap's.
+/// Ownership: nothing.
+/// Context: any thread, no locks held. Takes the page lock, anon_vma or i_mmap locks for reading, and page-table locks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmap_machine_page_mappings(
     machine: *mut rmap_machine,
@@ -140,10 +143,11 @@ pub unsafe extern "C" fn rmap_machine_page_mappings(
 
 /// Lists the entries that map a frame, by reading all page tables: what rmap_machine_page_mappings must find.
 ///
-/// Parameters: as for rmap_machine_page_mappings. Returns: RMAP_OK; RMAP_ERR_FOREIGN when it is no frame of the
-/// machine; RMAP_ERR_NOMEM; RMAP_ERR_LOCK from a callback, or when this thread holds a lock of librmap's. Ownership:
-/// nothing. Context: no locks held; while other threads change page tables the answer is of no one moment. Calls the
-/// allocator.
+/// Parameters: as for rmap_machine_page_mappings.
+/// Returns: RMAP_OK; RMAP_ERR_FOREIGN when it is no frame of the machine; RMAP_ERR_NOMEM; RMAP_ERR_LOCK from a
+/// callback, or when this thread holds a lock of librmap's.
+/// Ownership: nothing.
+/// Context: no locks held; while other threads change page tables the answer is of no one moment. Calls the allocator.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rmap_machine_oracle_mappings(
     machine: *mut rmap_machine,
