@@ -13,11 +13,9 @@ use core::ffi::{CStr, c_char, c_void};
 use rmap_core::base::alloc::Heap;
 use rmap_core::base::clock::Clock as CoreClock;
 use rmap_core::base::types::VirtAddr;
-use rmap_core::engine::Engine;
 use rmap_core::engine::any::AnyEngine;
 use rmap_core::machine::MachineConfig;
 use rmap_core::machine::system::AnySystem;
-use rmap_core::mm::address_space::MmLocked;
 use rmap_core::page::frames::Contents;
 use rmap_core::trace::TraceError as CoreTraceError;
 use rmap_core::trace::compare::{Comparison, compare};
@@ -255,13 +253,8 @@ impl Watcher<'_> {
     /// Looks at how much memory the reverse map has. Without memory for the look there is none.
     fn look(&mut self) {
         let start = self.clock.ns();
-        let rmap = self.machine.rmap();
-        let mut bytes = rmap.footprint(core::iter::empty()).bytes;
-        let looked = self.machine.for_each_mm(|mm| {
-            bytes += mm.read().vmas().map(|vma| rmap.engine().vma_footprint(vma).bytes).sum::<u64>();
-        });
-        if looked.is_ok() {
-            self.peak_rmap_bytes = self.peak_rmap_bytes.max(bytes);
+        if let Ok(footprint) = self.machine.footprint() {
+            self.peak_rmap_bytes = self.peak_rmap_bytes.max(footprint.bytes);
         }
         self.aside_ns += self.clock.ns() - start;
     }

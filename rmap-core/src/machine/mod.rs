@@ -50,7 +50,7 @@ use crate::base::error::{Error, Result};
 use crate::base::room::lock_with_room;
 use crate::base::sync::{Mutex, rank};
 use crate::base::types::{Pfn, VirtAddr};
-use crate::engine::Engine;
+use crate::engine::{Engine, Footprint};
 use crate::mm::{Arena, FileRef, Mm, MmRef};
 use crate::page::Page;
 use crate::page::flags::PageFlags;
@@ -216,6 +216,12 @@ impl<S: SoftSystem> Machine<S> {
             f(mm);
         }
         Ok(())
+    }
+
+    /// The reverse map's memory: the engine's own, its tree nodes', and that in all VMAs.
+    pub fn footprint(&self) -> Result<Footprint> {
+        let mms = self.snapshot_mms()?;
+        Ok(self.rmap.footprint(mms.iter().map(|mm| &**mm)))
     }
 
     fn snapshot_mms(&self) -> Result<HeapVec<MmRef<S>>> {

@@ -125,13 +125,8 @@ impl<S: Kernel> Rmap<S> {
     /// else [`lock_for_move`](Self::lock_for_move) keeps walks away while entries [move](super::moving) (T4).
     pub fn vma_copy<'a>(&self, mm: &MmWrite<'a, S>, source: &Vma<S>, bounds: VmaBounds) -> Result<&'a Vma<S>> {
         let copy = self.vma_copy_begin(mm, source, bounds)?;
-        match mm.check_free(&copy) {
-            Ok(()) => Ok(mm.finish_link(copy)),
-            Err(error) => {
-                self.vma_copy_abort(copy);
-                Err(error)
-            }
-        }
+        let copy = self.keep_if(mm.check_free(&copy), copy)?;
+        Ok(mm.finish_link(copy))
     }
 
     /// All of [`vma_copy`](Self::vma_copy) that can fail: the copy has its ties, and is not in the address space yet,
@@ -141,7 +136,7 @@ impl<S: Kernel> Rmap<S> {
         mm.check_own(source)?;
         let new = NewVma::copy(mm.mm(), source, bounds)?;
         self.engine.copy(&new, source)?;
-        self.prepare_tied(mm, new)
+        self.keep_if(mm.prepare_link(&new), new)
     }
 
     /// Takes it back.
@@ -160,19 +155,14 @@ impl<S: Kernel> Rmap<S> {
         if !vma.has(VmFlags::WIPEONFORK) {
             self.engine.fork(&new, vma)?;
         }
-        let copy = self.prepare_tied(child, new)?;
-        match child.check_free(&copy) {
-            Ok(()) => Ok(child.finish_link(copy)),
-            Err(error) => {
-                self.vma_copy_abort(copy);
-                Err(error)
-            }
-        }
+        let copy = self.keep_if(child.prepare_link(&new), new)?;
+        let copy = self.keep_if(child.check_free(&copy), copy)?;
+        Ok(child.finish_link(copy))
     }
 
-    /// Prepares a VMA whose engine data are in place, or takes them away again.
-    fn prepare_tied(&self, mm: &MmWrite<'_, S>, new: NewVma<S>) -> Result<NewVma<S>> {
-        match mm.prepare_link(&new) {
+    /// A VMA whose engine data are in place, if a step of linking it was done; or they are taken away again.
+    fn keep_if(&self, done: Result<()>, new: NewVma<S>) -> Result<NewVma<S>> {
+        match done {
             Ok(()) => Ok(new),
             Err(error) => {
                 self.vma_copy_abort(new);

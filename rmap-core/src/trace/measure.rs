@@ -139,7 +139,7 @@ pub fn measure<S: SoftSystem>(machine: &Machine<S>, clock: impl Fn() -> u64) -> 
         entries: places.len() as u64,
         mms: mms.len() as u64,
         vmas: mms.iter().map(|mm| mm.nr_regions() as u64).sum(),
-        footprint: machine.rmap().footprint(mms.iter().map(|mm| &**mm)),
+        footprint: machine.footprint()?,
         ..Report::default()
     };
     let (mut anon_ns, mut file_ns, mut all_ns) = (Vec::new(), Vec::new(), Vec::new());

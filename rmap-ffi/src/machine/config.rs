@@ -12,7 +12,7 @@ use crate::status::rmap_status::{
 use crate::status::{Outcome, boundary, rmap_status};
 use core::ffi::{CStr, c_char, c_void};
 use core::ptr::NonNull;
-use rmap_core::base::alloc::{Heap, try_push};
+use rmap_core::base::alloc::Heap;
 use rmap_core::base::file::FileStore;
 use rmap_core::base::sync::Mutex;
 use rmap_core::base::types::{PAGE_SIZE, Pfn, VirtAddr};
@@ -350,23 +350,20 @@ pub unsafe extern "C" fn rmap_machine_stats(
 
 fn figures(host: &Host) -> Outcome<rmap_machine_stats> {
     let machine = &host.machine;
-    let mut mms = host.heap.vec();
-    let mut listed = Ok(());
+    let (mut mms, mut vmas) = (0, 0);
     machine.for_each_mm(|mm| {
-        if listed.is_ok() {
-            listed = try_push(&mut mms, mm.clone());
-        }
+        mms += 1;
+        vmas += mm.nr_regions() as u64;
     })?;
-    listed?;
     let rmap = machine.rmap();
-    let footprint = rmap.footprint(mms.iter().map(|mm| &**mm));
+    let footprint = machine.footprint()?;
     let swap = machine.swap_store();
     Ok(rmap_machine_stats {
         size: size_of::<rmap_machine_stats>(),
         frames: machine.frames().total(),
         free_frames: machine.frames().free_frames(),
-        mms: mms.len() as u64,
-        vmas: mms.iter().map(|mm| mm.nr_regions() as u64).sum(),
+        mms,
+        vmas,
         anon_mapped: rmap.anon_mapped(),
         anon_large: rmap.anon_large(),
         file_mapped: rmap.file_mapped(),
