@@ -47,46 +47,18 @@
 //! that have not yet been found 0 since the batch was closed, and comes back with what it could free. `synchronize` and
 //! `drain` wait for readers.
 
+mod retired;
+#[cfg(all(test, not(loom)))]
+mod tests;
+
+pub use retired::{FreeFn, RetireHead};
+
 use super::lockdep;
 use super::mutant::mutant;
 use super::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
-use super::sync::{Backoff, CachePadded, Mutex, STRIPES, cell, const_unless_loom, rank, stripe};
+use super::sync::{Backoff, CachePadded, Mutex, STRIPES, rank, stripe};
 use core::marker::PhantomData;
 use core::ptr::{self, NonNull};
-
-/// Frees an object, given its head and its `ctx`.
-///
-/// Called once, on any thread that calls [`Rcu::reclaim`] or [`Rcu::drain`] or drops the domain, with no lock of this
-/// library held. It may retire other objects, except when the domain is being dropped.
-pub type FreeFn = unsafe fn(NonNull<RetireHead>, *const ());
-
-/// The place in an object that a grace-period domain keeps it by once it is retired: the kernel's `rcu_head`.
-#[repr(C)]
-#[derive(Debug)]
-pub struct RetireHead {
-    /// The next object of the list. Written by whoever retires the object, then read by whoever frees it; in a cell
-    /// because readers may still hold references to the object around it.
-    next: cell::UnsafeCell<*mut RetireHead>,
-    /// Frees the object. Constant while it is shared.
-    pub free: FreeFn,
-    /// Handed to `free`. Constant while it is shared.
-    pub ctx: *const (),
-}
-
-// SAFETY: `next` is used by one thread at a time (see there), `free` is a function, and `ctx` is only passed on: that
-// `free` may be called on any thread is a condition of `Rcu::retire`.
-unsafe impl Send for RetireHead {}
-// SAFETY: as for Send.
-unsafe impl Sync for RetireHead {}
-
-impl RetireHead {
-    const_unless_loom! {
-        /// The head of an object that `free` frees.
-        pub fn new(free: FreeFn, ctx: *const ()) -> Self {
-            Self { next: cell::UnsafeCell::new(ptr::null_mut()), free, ctx }
-        }
-    }
-}
 
 /// What threads of one stripe write: on a cache line of its own.
 struct Stripe {
@@ -213,7 +185,7 @@ impl Rcu {
         self.close(&mut grace);
         drop(grace);
         // SAFETY: the batch was closed before the grace period that `advance` ended, and was taken out by this thread.
-        unsafe { Self::free(batch) }
+        unsafe { retired::free(batch) }
     }
 
     /// Waits until every reader that is inside now has left. Readers that enter meanwhile do not delay it.
@@ -246,7 +218,7 @@ impl Rcu {
         drop(grace);
         // SAFETY: both lists were closed before the grace period that `begin` began and `wait` saw the end of, and were
         // taken out by this thread.
-        unsafe { Self::free(earlier) + Self::free(batch) }
+        unsafe { retired::free(earlier) + retired::free(batch) }
     }
 
     /// Takes what was retired so far as the batch of a new grace period. Returns whether there was any.
@@ -259,7 +231,7 @@ impl Rcu {
             // Acquire; pairs with the Release in `retire`: the objects are unlinked before the period begins. Release;
             // pairs with the Acquire in `retire`: whoever retires after this sees `backlog` cleared.
             let list = stripe.retired.swap(ptr::null_mut(), Ordering::AcqRel);
-            grace.closed = Self::join(list, grace.closed);
+            grace.closed = retired::join(list, grace.closed);
         }
         if grace.closed.is_null() {
             return false;
@@ -267,25 +239,6 @@ impl Rcu {
         self.backlog.swap(true, Ordering::Relaxed);
         self.begin(grace);
         true
-    }
-
-    /// `rest` behind `list`.
-    fn join(list: *mut RetireHead, rest: *mut RetireHead) -> *mut RetireHead {
-        let Some(first) = NonNull::new(list) else {
-            return rest;
-        };
-        if rest.is_null() {
-            return list;
-        }
-        let mut last = first;
-        // SAFETY: (1) the objects of a list taken are valid, they belong to the domain until freed; (2) the list is
-        // this thread's, the swap in `close` took it.
-        while let Some(next) = NonNull::new(unsafe { last.as_ref().next.with(|next| *next) }) {
-            last = next;
-        }
-        // SAFETY: as above.
-        unsafe { last.as_ref().next.with_mut(|next| *next = rest) };
-        list
     }
 
     /// Begins a grace period: every counter has yet to be found 0.
@@ -344,26 +297,6 @@ impl Rcu {
         while !self.advance(grace) {
             backoff.wait();
         }
-    }
-
-    /// Frees the objects of a list. Returns how many.
-    ///
-    /// # Safety
-    /// The list is the caller's, and a grace period has passed since the last of it was retired.
-    unsafe fn free(list: *mut RetireHead) -> usize {
-        let mut freed = 0;
-        let mut rest = list;
-        while let Some(head) = NonNull::new(rest) {
-            // SAFETY: (1) the object is valid until `free` is called, and readers have left: both are this function's
-            // contract, with the conditions of `retire`; (2) `next` is read before the object goes.
-            unsafe {
-                let RetireHead { next, free, ctx } = head.as_ref();
-                rest = next.with(|next| *next);
-                free(head, *ctx);
-            }
-            freed += 1;
-        }
-        freed
     }
 
     /// Whether no object waits to be freed. Of the past when other threads retire.
@@ -428,195 +361,5 @@ impl Drop for RcuGuard<'_> {
 impl core::fmt::Debug for RcuGuard<'_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("RcuGuard").finish_non_exhaustive()
-    }
-}
-
-#[cfg(all(test, not(loom)))]
-mod tests {
-    extern crate std;
-
-    use super::*;
-    use std::boxed::Box;
-    use std::sync::atomic::{AtomicUsize as Count, Ordering::SeqCst};
-    use std::thread;
-    use std::vec::Vec;
-
-    /// An object whose freed state can be recognised, in memory that is reused only by the test.
-    #[repr(C)]
-    struct Object {
-        head: RetireHead,
-        value: Count,
-    }
-
-    const POISON: usize = !0;
-
-    impl Object {
-        fn new(freed: &Count) -> NonNull<Self> {
-            let object = Object { head: RetireHead::new(poison, ptr::from_ref(freed).cast()), value: Count::new(0) };
-            NonNull::from(Box::leak(Box::new(object)))
-        }
-    }
-
-    /// Marks the object, and gives its memory back.
-    unsafe fn poison(head: NonNull<RetireHead>, ctx: *const ()) {
-        // SAFETY: (1) `head` is the first field of an object of `Object::new`, called once for it; (2) `ctx` is a
-        // counter that outlives the domain.
-        let (object, freed) = unsafe { (Box::from_raw(head.cast::<Object>().as_ptr()), &*ctx.cast::<Count>()) };
-        assert_ne!(object.value.swap(POISON, SeqCst), POISON, "freed twice");
-        freed.fetch_add(1, SeqCst);
-    }
-
-    fn retire(rcu: &Rcu, object: NonNull<Object>) {
-        // SAFETY: each test unlinks an object, or never links it, and retires it once.
-        unsafe { rcu.retire(object.cast()) };
-    }
-
-    #[test]
-    fn readers_delay_reclaim() {
-        let freed = Count::new(0);
-        let rcu = Rcu::new();
-        retire(&rcu, Object::new(&freed));
-        let outer = rcu.read_lock();
-        let inner = rcu.read_lock();
-        for _ in 0..10 {
-            assert_eq!(rcu.reclaim(), 0);
-        }
-        drop(outer);
-        assert_eq!(rcu.reclaim(), 0);
-        // Entered after the retirement: may go on for ever.
-        let late = rcu.read_lock();
-        drop(inner);
-        assert_eq!(rcu.reclaim(), 1);
-        assert_eq!(rcu.reclaim(), 0);
-        drop(late);
-        assert_eq!(freed.load(SeqCst), 1);
-        assert!(rcu.is_empty());
-    }
-
-    #[test]
-    fn batches_follow_each_other() {
-        let freed = Count::new(0);
-        let rcu = Rcu::new();
-        let guard = rcu.read_lock();
-        for _ in 0..3 {
-            retire(&rcu, Object::new(&freed));
-        }
-        assert_eq!(rcu.reclaim(), 0);
-        // After the first batch was closed.
-        retire(&rcu, Object::new(&freed));
-        drop(guard);
-        assert_eq!(rcu.reclaim(), 3);
-        assert_eq!(rcu.reclaim(), 1);
-        assert!(rcu.is_empty());
-    }
-
-    #[test]
-    fn domains_do_not_delay_each_other() {
-        let freed = Count::new(0);
-        let (rcu, other) = (Rcu::new(), Rcu::new());
-        let _guard = other.read_lock();
-        retire(&rcu, Object::new(&freed));
-        rcu.synchronize();
-        assert_eq!(rcu.reclaim(), 1);
-    }
-
-    #[test]
-    fn drain_and_drop_free_what_is_left() {
-        let freed = Count::new(0);
-        let rcu = Rcu::new();
-        let guard = rcu.read_lock();
-        retire(&rcu, Object::new(&freed));
-        rcu.reclaim();
-        retire(&rcu, Object::new(&freed));
-        drop(guard);
-        assert_eq!(rcu.drain(), 2);
-        retire(&rcu, Object::new(&freed));
-        drop(rcu);
-        assert_eq!(freed.load(SeqCst), 3);
-    }
-
-    #[test]
-    fn free_functions_may_retire() {
-        unsafe fn twice(head: NonNull<RetireHead>, ctx: *const ()) {
-            // SAFETY: as in `poison`; `ctx` is the domain, which outlives its objects.
-            let (first, rcu) = unsafe { (head.cast::<Object>().as_ref(), &*ctx.cast::<Rcu>()) };
-            if first.value.fetch_add(1, SeqCst) == 0 {
-                // SAFETY: nobody else knows the object; it was taken off the domain before this call.
-                unsafe { rcu.retire(head) };
-            } else {
-                // SAFETY: made by `Box::leak` below, and not retired again.
-                drop(unsafe { Box::from_raw(head.cast::<Object>().as_ptr()) });
-            }
-        }
-        let rcu = Rcu::new();
-        let object = Object { head: RetireHead::new(twice, ptr::from_ref(&rcu).cast()), value: Count::new(0) };
-        retire(&rcu, NonNull::from(Box::leak(Box::new(object))));
-        assert_eq!(rcu.reclaim(), 1);
-        assert_eq!(rcu.reclaim(), 1);
-        assert!(rcu.is_empty());
-    }
-
-    /// Two writers replace published objects, two readers look at them; a freed one would show its poison, or trip a
-    /// sanitizer.
-    #[test]
-    fn stress() {
-        const SLOTS: usize = 4;
-        let rounds = if cfg!(miri) { 100 } else { 20_000 };
-        let freed = Count::new(0);
-        let rcu = Rcu::new();
-        let slots: [AtomicPtr<Object>; SLOTS] = core::array::from_fn(|_| AtomicPtr::new(Object::new(&freed).as_ptr()));
-        let writing = Count::new(2);
-        thread::scope(|scope| {
-            for _ in 0..2 {
-                scope.spawn(|| {
-                    for round in 0..rounds {
-                        let new = Object::new(&freed);
-                        let old = slots[round % SLOTS].swap(new.as_ptr(), Ordering::AcqRel);
-                        retire(&rcu, NonNull::new(old).unwrap());
-                        rcu.reclaim();
-                        if round % 1_000 == 0 {
-                            rcu.synchronize();
-                        }
-                    }
-                    writing.fetch_sub(1, SeqCst);
-                });
-                scope.spawn(|| {
-                    while writing.load(SeqCst) != 0 {
-                        let guard = rcu.read_lock();
-                        for slot in &slots {
-                            // SAFETY: published, and this thread is a reader: not freed before it leaves.
-                            let object = unsafe { &*slot.load(Ordering::Acquire) };
-                            assert_ne!(object.value.load(SeqCst), POISON);
-                        }
-                        drop(guard);
-                    }
-                });
-            }
-        });
-        for slot in &slots {
-            retire(&rcu, NonNull::new(slot.load(Ordering::Acquire)).unwrap());
-        }
-        rcu.drain();
-        assert!(rcu.is_empty());
-        assert_eq!(freed.load(SeqCst), 2 * rounds + SLOTS);
-    }
-
-    #[test]
-    fn many_threads_come_and_go() {
-        let freed = Count::new(0);
-        let rcu = Rcu::new();
-        let threads: Vec<usize> = (0..50).collect();
-        thread::scope(|scope| {
-            for _ in &threads {
-                scope.spawn(|| {
-                    let _guard = rcu.read_lock();
-                    retire(&rcu, Object::new(&freed));
-                });
-            }
-        });
-        while !rcu.is_empty() {
-            rcu.reclaim();
-        }
-        assert_eq!(freed.load(SeqCst), threads.len());
     }
 }
