@@ -51,6 +51,7 @@ static void teardown(void *state) {
 }
 
 TESTCASE(.name = "exec_shells", .about = "fork of a space of 100 regions and 400 pages, ten copy-on-write faults, exit",
-         .source = "fork, exec and exit of many shells under chains of PTEs: Dave McCracken, \"Object-based Reverse Mapping\", OLS 2004",
+         .source = "Anton Blanchard's 10,000 concurrently exiting shells, 3 to 4 times as fast once a chain's nodes filled a cache line: "
+                   "Andrew Morton, Linux 2.5",
          .unit = UNIT_NS, .least = 10000, .variants = VARIANTS("over=component", "over=machine"),
          .quick = VARIANTS("over=component", "over=machine"), .setup = setup, .testcase = testcase, .teardown = teardown);

@@ -101,7 +101,8 @@ static void teardown(void *state) {
 }
 
 TESTCASE(.name = "fan_out", .about = "walk of a page of one child, or of the parent, among children that have copied everything",
-         .source = "1,000 children with 1,000 copied pages each: Rik van Riel, \"mm: change anon_vma linking\", Linux 2.6.34",
+         .source = "1,000 children with 1,000 copied pages each: Rik van Riel, "
+                   "\"mm: change anon_vma linking to fix multi-process server scalability issue\", Linux 2.6.34",
          .unit = UNIT_NS,
          .variants = VARIANTS("children=1000 pages=1000 page=one_child check=none",
                               "children=1000 pages=1000 page=child check=none",

@@ -43,7 +43,8 @@ static void teardown(void *state) {
 }
 
 TESTCASE(.name = "fork", .about = "fork of a space of 16 pages and exit of the child, after so many generations",
-         .source = "anon_vma chains and their cost at fork: Rik van Riel, \"mm: change anon_vma linking\", Linux 2.6.34",
+         .source = "anon_vma chains, one link for each ancestor: Rik van Riel, "
+                   "\"mm: change anon_vma linking to fix multi-process server scalability issue\", Linux 2.6.34",
          .unit = UNIT_NS,
          .variants = VARIANTS("over=component depth=1", "over=component depth=4", "over=component depth=16",
                               "over=component depth=64", "over=component depth=256", "over=machine depth=1",

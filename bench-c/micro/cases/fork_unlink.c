@@ -65,7 +65,8 @@ static void teardown(void *state) {
 }
 
 TESTCASE(.name = "fork_unlink", .about = "anon_vma_fork and unlink_anon_vmas of one region, after so many generations",
-         .source = "Rik van Riel, \"mm: change anon_vma linking\", Linux 2.6.34; the kernel's code timed in user space",
+         .source = "Rik van Riel, \"mm: change anon_vma linking to fix multi-process server scalability issue\", Linux 2.6.34; "
+                   "the kernel's code timed in user space",
          .unit = UNIT_NS,
          .variants = VARIANTS("depth=1", "depth=4", "depth=16", "depth=64", "depth=256"),
          .quick = VARIANTS("depth=1", "depth=16", "depth=256"), .setup = setup, .testcase = testcase, .less = less,

@@ -60,7 +60,8 @@ static void teardown(void *state) {
 }
 
 TESTCASE(.name = "libc_map", .about = "map, touch and unmap a file that many regions map; walk of its page meanwhile",
-         .source = "the i_mmap lock of libc under exec-heavy load on large machines (UnixBench on linux-mm)", .unit = UNIT_RATE,
+         .source = "6,000 VMAs on libc.so under UnixBench's execl: Huang Shijie, "
+                   "\"mm: split the file's i_mmap tree for NUMA\", linux-mm, April 2026", .unit = UNIT_RATE,
          .threaded = true, .role = "map", .beside_role = "walk",
          .variants = VARIANTS("over=component vmas=6000", "over=machine vmas=6000"),
          .quick = VARIANTS("over=component vmas=600", "over=machine vmas=600"), .setup = setup, .testcase = testcase,

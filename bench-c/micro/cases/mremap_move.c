@@ -49,7 +49,8 @@ static void teardown(void *state) {
 }
 
 TESTCASE(.name = "mremap_move", .about = "mremap of so many pages to another address",
-         .source = "Andrea Arcangeli, \"mremap: enforce rmap src/dst vma ordering in case of vma_merge()\", Linux 3.3",
+         .source = "Andrea Arcangeli, "
+                   "\"mremap: enforce rmap src/dst vma ordering in case of vma_merge() succeeding in copy_vma()\", Linux 3.3",
          .unit = UNIT_NS,
          .variants = VARIANTS("pages=1 child=no", "pages=1 child=yes", "pages=512 child=no", "pages=512 child=yes"),
          .quick = VARIANTS("pages=1 child=no", "pages=64 child=yes"), .setup = setup, .testcase = testcase,

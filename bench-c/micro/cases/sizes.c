@@ -61,7 +61,8 @@ static void teardown(void *state) {
 
 TESTCASE(.name = "sizes",
          .about = "bytes a frame; bytes that a region with one page, a fork of 1,000 regions of four, and each mapping of that fork add",
-         .source = "metadata of a phone at boot, and the chains of Linux 2.5 (half of their memory was unused)",
+         .source = "metadata of a phone after boot: \"mm: introduce ANON_VMA_LAZY for deferred anon_vma creation\", linux-mm, May 2026; "
+                   "the chains of Linux 2.5, half of whose memory was links until Andrew Morton gave a node a cache line",
          .unit = UNIT_BYTES, .variants = VARIANTS("what=frame", "what=vma", "what=fork", "what=mapping"),
          .quick = VARIANTS("what=frame", "what=vma", "what=fork", "what=mapping"), .setup = setup, .count = count,
          .teardown = teardown);

@@ -46,6 +46,7 @@ static void teardown(void *state) {
 }
 
 TESTCASE(.name = "unmap_swap_in", .about = "a page goes to swap and comes back to each of its sharers",
-         .source = "try_to_unmap under swapping loads, as anonmm and anon_vma were compared by (Hugh Dickins, Andrea Arcangeli, 2004)",
+         .source = "try_to_unmap of shared pages, the work of Hugh Dickins's anonmm and Andrea Arcangeli's anon_vma: Dave McCracken, "
+                   "\"Object-based Reverse Mapping\", OLS 2004",
          .unit = UNIT_NS, .variants = VARIANTS("sharers=1", "sharers=4", "sharers=16", "sharers=64"),
          .quick = VARIANTS("sharers=1", "sharers=16"), .setup = setup, .testcase = testcase, .teardown = teardown);

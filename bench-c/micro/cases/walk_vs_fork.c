@@ -43,7 +43,8 @@ static void teardown(void *state) {
 }
 
 TESTCASE(.name = "walk_vs_fork", .about = "forks and exits in a family, and walks of the page that it shares, at once",
-         .source = "contention on the root's lock in fork-heavy loads: Ingo Molnar and Michel Lespinasse, anon_vma rwsem, Linux 3.8",
+         .source = "the root's lock, which walks share since Ingo Molnar, "
+                   "\"mm/rmap: Convert the struct anon_vma::mutex to an rwsem\", Linux 3.8",
          .unit = UNIT_RATE, .threaded = true, .role = "fork", .beside_role = "walk",
          .variants = VARIANTS("siblings=10", "siblings=1000"), .quick = VARIANTS("siblings=100"), .setup = setup,
          .testcase = testcase, .beside = beside, .teardown = teardown);
