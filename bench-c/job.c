@@ -63,6 +63,7 @@ bool job_run(struct job *job, const char *trace, uint32_t engine, const struct j
   memset(job, 0, sizeof *job);
   job->trace = trace;
   job->engine = engine;
+  job->stats.size = sizeof job->stats;
   struct run run = {.job = job, .show = options->progress && isatty(STDERR_FILENO), .last = time(NULL)};
   struct rmap_replay_config config;
   rmap_replay_config_init(&config);

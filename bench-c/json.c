@@ -47,6 +47,10 @@ static void print_engine(FILE *out, const struct job *job) {
   fprintf(out, ",\n");
   field(out, in, "replay_ns", s->replay_ns);
   field(out, in, "peak_rmap_bytes", s->peak_rmap_bytes);
+  if (s->counts_locks) {
+    field(out, in, "locks", s->locks);
+    field(out, in, "rmap_locks", s->rmap_locks);
+  }
   fprintf(out, "%s\"marks\": [\n", in);
   for (size_t k = 0; k < job->marks_len; k++) {
     print_mark(out, &job->marks[k]);

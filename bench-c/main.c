@@ -4,6 +4,7 @@
 
 #include "draw.h"
 #include "job.h"
+#include "locks.h"
 
 static const char usage[] =
     "usage: rmap-bench [--json] [--quick] [--engines NAME,...] [--trace FILE]... [--snapshots DIR] [TRACES_DIR]\n"
@@ -94,6 +95,7 @@ static bool replay_all(const struct command *command, struct job *jobs, const ch
       fprintf(stderr, "rmap-bench: %s\n", error);
       return false;
     }
+    if (!locks_count(&jobs[k])) fprintf(stderr, "rmap-bench: %s, %s: locks are not counted\n", trace, rmap_engine_name(jobs[k].engine));
   }
   if (!command->json) {
     text_print(stdout, jobs);

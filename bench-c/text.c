@@ -62,17 +62,22 @@ static struct walks walks_of(const struct job *job) {
 }
 
 void table_print(FILE *out, const struct job *jobs, size_t engines) {
-  fprintf(out, "  %-10s %10s %7s %11s %9s %12s %7s %14s %7s\n", "engine", "replay ms", "ratio", "walk median", "p99 ns",
-          "cand/mapping", "ratio", "rmap B at peak", "ratio");
+  fprintf(out, "  %-10s %10s %7s %11s %9s %12s %7s %14s %7s %10s %10s %7s\n", "engine", "replay ms", "ratio", "walk median",
+          "p99 ns", "cand/mapping", "ratio", "rmap B at peak", "ratio", "locks", "rmap locks", "ratio");
   struct walks first = walks_of(&jobs[0]);
   for (size_t k = 0; k < engines; k++) {
     const struct rmap_replay_stats *s = &jobs[k].stats;
     struct walks w = walks_of(&jobs[k]);
-    fprintf(out, "  %-10s %10.1f %7.2f %11llu %9llu %12.3f %7.2f %14llu %7.2f%s\n", rmap_engine_name(jobs[k].engine),
+    fprintf(out, "  %-10s %10.1f %7.2f %11llu %9llu %12.3f %7.2f %14llu %7.2f", rmap_engine_name(jobs[k].engine),
             (double)s->replay_ns / 1e6, per((double)s->replay_ns, (double)jobs[0].stats.replay_ns), (ull)w.median,
             (ull)w.p99, per(w.candidates, w.mappings), per(w.candidates, first.candidates), (ull)s->peak_rmap_bytes,
-            per((double)s->peak_rmap_bytes, (double)jobs[0].stats.peak_rmap_bytes),
-            jobs[k].wrong ? "   A MARK DOES NOT HOLD" : "");
+            per((double)s->peak_rmap_bytes, (double)jobs[0].stats.peak_rmap_bytes));
+    if (s->counts_locks)
+      fprintf(out, " %10llu %10llu %7.2f", (ull)s->locks, (ull)s->rmap_locks,
+              per((double)s->rmap_locks, (double)jobs[0].stats.rmap_locks));
+    else
+      fprintf(out, " %10s %10s %7s", "-", "-", "-");
+    fprintf(out, "%s\n", jobs[k].wrong ? "   A MARK DOES NOT HOLD" : "");
   }
   fprintf(out, "\n");
 }

@@ -1433,6 +1433,10 @@ struct rmap_replay_config {
  */
 struct rmap_replay_stats {
     /**
+     * The size of this struct, as the program knows it: set it before the call.
+     */
+    size_t size;
+    /**
      * Events, marks included.
      */
     uint64_t events;
@@ -1469,6 +1473,19 @@ struct rmap_replay_stats {
      * Nanoseconds, those for marks, `progress` and looks at figures not counted. Reading the trace is.
      */
     uint64_t replay_ns;
+    /**
+     * Whether this library counts locks: built with the feature `count-locks`, and slower for it. If not, the members
+     * that follow are 0.
+     */
+    bool counts_locks;
+    /**
+     * Locks taken, each time one was: those for marks, `progress` and looks at figures not counted.
+     */
+    uint64_t locks;
+    /**
+     * Of these, locks of the reverse map: i_mmap_rwsem, anchors, and the chains of pte_chain.
+     */
+    uint64_t rmap_locks;
 };
 
 #ifdef __cplusplus
@@ -3224,7 +3241,7 @@ enum rmap_status rmap_replay_config_init(struct rmap_replay_config *config);
  * the kernel's snapshot label.gz, or label.snap.gz, if there is one, and every mapped page is walked and held against
  * all page tables.
  *
- * Parameters: config, what; stats, or NULL, receives what happened; error, room for error_size bytes, or NULL,
+ * Parameters: config, what; stats, its size set, or NULL, receives what happened; error, room for error_size bytes, or NULL,
  * receives why it failed, "file:line: reason" for a line of the trace or of a snapshot, cut to fit; error_size.
  * Returns: RMAP_OK, also when a mark does not hold; RMAP_ERR_INVAL for a trace or snapshot that cannot be read, a line
  * in it that is wrong or cannot be done, a snapshot that is missing in the directory named, or a size that is too

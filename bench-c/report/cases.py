@@ -58,7 +58,9 @@ CASES = {
     "trace_walk_median": Case("traces", "Median walk, over all pages at a mark", "time of a walk"),
     "trace_walk_p99": Case("traces", "99th percentile of the walks at a mark", "time of a walk"),
     "trace_candidates": Case("traces", "Candidates for each mapping found", "candidates for each mapping"),
-    "trace_bytes": Case("traces", "Bytes of the reverse map at the highest mark", "bytes"),
+    "trace_bytes": Case("traces", "Bytes of the reverse map at its peak", "bytes"),
+    "trace_rmap_locks": Case("traces", "Locks of the reverse map that a replay takes", "locks taken"),
+    "trace_locks": Case("traces", "All locks that a replay takes", "locks taken"),
 }
 
 

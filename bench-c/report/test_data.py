@@ -51,6 +51,12 @@ class Files(unittest.TestCase):
         before = {(r.case, r.key): r.median for r in load(TRACES[:1]).results}
         self.assertEqual({(r.case, r.key): r.median for r in results if r.engine == "anon_vma"}, before)
 
+    def test_locks_are_read_where_they_were_counted(self):
+        loaded = json.loads(TRACES[0].read_text())
+        loaded["traces"][0]["engines"][0].update(locks=70, rmap_locks=7)
+        locks = {(r.case, r.key): r.median for r in load([self.written(loaded)]).results if r.unit == "locks"}
+        self.assertEqual(locks, {("trace_locks", "trace=bash"): 70, ("trace_rmap_locks", "trace=bash"): 7})
+
     def test_marks_that_do_not_hold_are_told(self):
         loaded = json.loads(TRACES[0].read_text())
         loaded["traces"][1]["engines"][0]["marks"][0].update(holds=False, difference="pid 1: no such VMA")

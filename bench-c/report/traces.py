@@ -41,6 +41,9 @@ def replay_figures(replay):
     """(case, unit, value) for each figure of a whole replay."""
     yield "trace_replay", "ns", replay["replay_ns"]
     yield "trace_bytes", "B", replay["peak_rmap_bytes"]
+    if "locks" in replay:
+        yield "trace_rmap_locks", "locks", replay["rmap_locks"]
+        yield "trace_locks", "locks", replay["locks"]
 
 
 def samples(loaded):

@@ -12,6 +12,7 @@ use crate::status::{Outcome, boundary, rmap_status, rmap_strerror};
 use core::ffi::{CStr, c_char, c_void};
 use rmap_core::base::alloc::Heap;
 use rmap_core::base::clock::Clock as CoreClock;
+use rmap_core::base::lock_count::{self, LockCount};
 use rmap_core::base::types::VirtAddr;
 use rmap_core::engine::any::AnyEngine;
 use rmap_core::machine::MachineConfig;
@@ -58,6 +59,8 @@ pub struct rmap_replay_config {
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct rmap_replay_stats {
+    /// The size of this struct, as the program knows it: set it before the call.
+    pub size: usize,
     /// Events, marks included.
     pub events: u64,
     /// Address spaces that there ever were.
@@ -77,6 +80,13 @@ pub struct rmap_replay_stats {
     pub peak_rmap_bytes: u64,
     /// Nanoseconds, those for marks, `progress` and looks at figures not counted. Reading the trace is.
     pub replay_ns: u64,
+    /// Whether this library counts locks: built with the feature `count-locks`, and slower for it. If not, the members
+    /// that follow are 0.
+    pub counts_locks: bool,
+    /// Locks taken, each time one was: those for marks, `progress` and looks at figures not counted.
+    pub locks: u64,
+    /// Of these, locks of the reverse map: i_mmap_rwsem, anchors, and the chains of pte_chain.
+    pub rmap_locks: u64,
 }
 
 /// The state at a mark: against the kernel's snapshot, and every page walked. Later versions append members.
@@ -159,6 +169,11 @@ unsafe impl Growing for rmap_replay_config {
     const FIRST: usize = size_of::<Self>();
 }
 
+// SAFETY: `repr(C)` with its size first. It is only written.
+unsafe impl Growing for rmap_replay_stats {
+    const FIRST: usize = size_of::<Self>();
+}
+
 impl rmap_replay_config {
     const DEFAULT: Self = Self {
         size: size_of::<Self>(),
@@ -238,8 +253,9 @@ struct Watcher<'a> {
     events: u64,
     peak_pages: u64,
     peak_rmap_bytes: u64,
-    /// Spent on marks, on looks at figures, and in the program's functions.
+    /// Spent on marks, on looks at figures, and in the program's functions; and the locks taken there.
     aside_ns: u64,
+    aside_locks: LockCount,
 }
 
 /// Events between two looks at the reverse map's memory.
@@ -250,13 +266,22 @@ impl Watcher<'_> {
         self.machine.rmap().anon_mapped() + self.machine.rmap().file_mapped()
     }
 
+    /// Does what is no part of the replay.
+    fn aside<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
+        let (start, locks) = (self.clock.ns(), lock_count::taken());
+        let done = work(self);
+        self.aside_ns += self.clock.ns() - start;
+        self.aside_locks = self.aside_locks.plus(&lock_count::taken().since(&locks));
+        done
+    }
+
     /// Looks at how much memory the reverse map has. Without memory for the look there is none.
     fn look(&mut self) {
-        let start = self.clock.ns();
-        if let Ok(footprint) = self.machine.footprint() {
-            self.peak_rmap_bytes = self.peak_rmap_bytes.max(footprint.bytes);
-        }
-        self.aside_ns += self.clock.ns() - start;
+        self.aside(|this| {
+            if let Ok(footprint) = this.machine.footprint() {
+                this.peak_rmap_bytes = this.peak_rmap_bytes.max(footprint.bytes);
+            }
+        });
     }
 
     /// The snapshot of a mark. Only in a directory that the program named it has to be there.
@@ -283,31 +308,31 @@ impl<'m> Observer<OnMachine<'m, AnySystem>> for Watcher<'_> {
 
     fn progress(&mut self, stats: &Stats) {
         let Some(progress) = self.config.progress else { return };
-        let start = self.clock.ns();
-        // SAFETY: the program's function, called as its contract says.
-        unsafe { progress(self.config.arg, stats.events, self.mapped()) };
-        self.aside_ns += self.clock.ns() - start;
+        self.aside(|this| {
+            // SAFETY: the program's function, called as its contract says.
+            unsafe { progress(this.config.arg, stats.events, this.mapped()) }
+        });
     }
 
     fn mark(&mut self, replay: &MachineReplay<'m, AnySystem>, label: &str) -> Result<(), String> {
         self.look();
         let Some(mark) = self.config.mark else { return Ok(()) };
-        let start = self.clock.ns();
-        let there = self.snapshot(label).map_err(|error| error.to_string())?;
-        let found = there.map(|snapshot| compare(&snapshot.state(), &replay.states()));
-        let walks = measure(self.machine, || self.clock.ns()).map_err(|error| format!("mark {label}: {error}"))?;
-        let (label, difference) = (c_text(label), c_text(first_difference(&walks, found.as_ref())));
-        let draw = |pid, addr, out: &mut Text| {
-            let trace = self.trace.file_name().unwrap_or_default().display();
-            Ok(replay.dump_dot(pid, addr, format_args!("{trace}, {}", label.to_string_lossy()), out)?)
-        };
-        let state = State(&draw);
-        let state = (&raw const state).cast();
-        let told = rmap_replay_mark { state, ..told(&label, &difference, found.as_ref(), &walks) };
-        // SAFETY: as above; `told` is valid for the call.
-        unsafe { mark(self.config.arg, &raw const told) };
-        self.aside_ns += self.clock.ns() - start;
-        Ok(())
+        self.aside(|this| {
+            let there = this.snapshot(label).map_err(|error| error.to_string())?;
+            let found = there.map(|snapshot| compare(&snapshot.state(), &replay.states()));
+            let walks = measure(this.machine, || this.clock.ns()).map_err(|error| format!("mark {label}: {error}"))?;
+            let (label, difference) = (c_text(label), c_text(first_difference(&walks, found.as_ref())));
+            let draw = |pid, addr, out: &mut Text| {
+                let trace = this.trace.file_name().unwrap_or_default().display();
+                Ok(replay.dump_dot(pid, addr, format_args!("{trace}, {}", label.to_string_lossy()), out)?)
+            };
+            let state = State(&draw);
+            let state = (&raw const state).cast();
+            let told = rmap_replay_mark { state, ..told(&label, &difference, found.as_ref(), &walks) };
+            // SAFETY: as above; `told` is valid for the call.
+            unsafe { mark(this.config.arg, &raw const told) };
+            Ok(())
+        })
     }
 }
 
@@ -378,7 +403,7 @@ pub unsafe extern "C" fn rmap_replay_config_init(config: *mut rmap_replay_config
 /// the kernel's snapshot label.gz, or label.snap.gz, if there is one, and every mapped page is walked and held against
 /// all page tables.
 ///
-/// Parameters: config, what; stats, or NULL, receives what happened; error, room for error_size bytes, or NULL,
+/// Parameters: config, what; stats, its size set, or NULL, receives what happened; error, room for error_size bytes, or NULL,
 /// receives why it failed, "file:line: reason" for a line of the trace or of a snapshot, cut to fit; error_size.
 /// Returns: RMAP_OK, also when a mark does not hold; RMAP_ERR_INVAL for a trace or snapshot that cannot be read, a line
 /// in it that is wrong or cannot be done, a snapshot that is missing in the directory named, or a size that is too
@@ -397,21 +422,12 @@ pub unsafe extern "C" fn rmap_replay(
 ) -> rmap_status {
     let mut failure = None;
     let status = boundary(|| {
-        // SAFETY: NULL or valid for as many bytes as its size says (rmap_replay_config).
-        let config = unsafe { sized::read(config, rmap_replay_config::DEFAULT) };
-        // SAFETY: its strings are NULL or strings, its functions keep their contract (rmap_replay_config).
-        match config.map_err(Failure::from).and_then(|config| unsafe { replay(&config) }) {
-            Ok(done) => {
-                // SAFETY: `stats` is NULL or valid (Parameters).
-                unsafe { put(stats, done) };
-                Ok(())
-            }
-            Err(why) => {
-                let status = why.status;
-                failure = Some(why);
-                Err(status)
-            }
-        }
+        // SAFETY: as documented (Parameters).
+        unsafe { replay_into(config, stats) }.map_err(|why| {
+            let status = why.status;
+            failure = Some(why);
+            status
+        })
     });
     if status != RMAP_OK {
         let why = failure.unwrap_or(Failure::from(RMAP_ERR_INTERNAL));
@@ -458,6 +474,24 @@ pub unsafe extern "C" fn rmap_replay_dump_dot(
 }
 
 /// # Safety
+/// Both are NULL or valid for as many bytes as their size says; strings and functions of `config` as for [`replay`].
+unsafe fn replay_into(config: *const rmap_replay_config, stats: *mut rmap_replay_stats) -> Result<(), Failure> {
+    // SAFETY: the caller's contract.
+    let config = unsafe { sized::read(config, rmap_replay_config::DEFAULT) }?;
+    if stats.is_null() {
+        // SAFETY: the caller's contract.
+        return unsafe { replay(&config) }.map(drop);
+    }
+    // SAFETY: not NULL, so valid for as many bytes as its size says.
+    let size = unsafe { sized::size_of_output(stats) }?;
+    // SAFETY: the caller's contract.
+    let done = unsafe { replay(&config) }?;
+    // SAFETY: aligned, and valid for its size.
+    unsafe { sized::write(stats, size, done) };
+    Ok(())
+}
+
+/// # Safety
 /// Strings of `config` are NULL or strings, its functions keep their contract.
 unsafe fn replay(config: &rmap_replay_config) -> Result<rmap_replay_stats, Failure> {
     check(config)?;
@@ -465,14 +499,25 @@ unsafe fn replay(config: &rmap_replay_config) -> Result<rmap_replay_stats, Failu
     let trace = unsafe { path_of(config.trace) };
     let mut events = Trace::new(FileLines::open(trace)?);
     let machine = machine(config)?;
-    let clock = CoreClock::start();
-    let mut watcher =
-        Watcher { config, machine: &machine, trace, clock, events: 0, peak_pages: 0, peak_rmap_bytes: 0, aside_ns: 0 };
+    let (clock, before) = (CoreClock::start(), lock_count::taken());
+    let mut watcher = Watcher {
+        config,
+        machine: &machine,
+        trace,
+        clock,
+        events: 0,
+        peak_pages: 0,
+        peak_rmap_bytes: 0,
+        aside_ns: 0,
+        aside_locks: LockCount::default(),
+    };
     let mut replay = MachineReplay::new(OnMachine::new(&machine));
     replay.run(&mut events, &mut watcher)?;
     let replay_ns = clock.ns() - watcher.aside_ns;
+    let locks = lock_count::taken().since(&before).since(&watcher.aside_locks);
     let done = replay.stats();
     Ok(rmap_replay_stats {
+        size: size_of::<rmap_replay_stats>(),
         events: done.events,
         address_spaces: done.processes(),
         forks: done.forks,
@@ -482,6 +527,9 @@ unsafe fn replay(config: &rmap_replay_config) -> Result<rmap_replay_stats, Failu
         peak_pages: watcher.peak_pages,
         peak_rmap_bytes: watcher.peak_rmap_bytes,
         replay_ns,
+        counts_locks: lock_count::COUNTS,
+        locks: locks.all(),
+        rmap_locks: locks.reverse_map(),
     })
 }
 

@@ -684,6 +684,7 @@ static void traces_are_replayed(void)
     CHECK(fd >= 0 && close(fd) == 0);
     memset(&heard, 0, sizeof heard);
     memset(&stats, 0x55, sizeof stats);
+    stats.size = sizeof stats;
     OK(rmap_replay_config_init(&config));
     config.engine = test_engine();
     CHECK(config.size == sizeof config);
@@ -698,6 +699,7 @@ static void traces_are_replayed(void)
     CHECK(strcmp(error, "untouched") == 0);
     CHECK(stats.address_spaces == 2 && stats.forks == 1 && stats.peak_vmas == 2 && stats.peak_pages == 3);
     CHECK(stats.faults == 4 && stats.failed_faults == 1 && stats.replay_ns > 0 && stats.events > 10);
+    CHECK(!stats.counts_locks && stats.locks == 0 && stats.rmap_locks == 0 && stats.size == sizeof stats);
     CHECK(heard.marks == 1 && !heard.last.has_snapshot && heard.last.processes == 0);
     CHECK(heard.last.pages_walked == 3 && heard.last.mappings == 4 && heard.last.candidates >= 4);
     CHECK(heard.last.mismatches == 0 && heard.last.vmas == 2 && heard.last.mms == 2 && heard.last.anon_pages == 3);
@@ -707,6 +709,7 @@ static void traces_are_replayed(void)
     /* A bad line is named. */
     write_trace("H mmt 1 4096\nthis is no event\n");
     memset(&stats, 0x55, sizeof stats);
+    stats.size = sizeof stats;
     IS(RMAP_ERR_INVAL, rmap_replay(&config, &stats, error, sizeof error));
     sprintf(expected, "%s:2: ", trace_path);
     CHECK(strncmp(error, expected, strlen(expected)) == 0 && strlen(error) > strlen(expected));
@@ -730,6 +733,9 @@ static void traces_are_replayed(void)
     IS(RMAP_ERR_NULL, rmap_replay(&config, NULL, error, sizeof error));
     CHECK(strcmp(error, rmap_strerror(RMAP_ERR_NULL)) == 0);
     IS(RMAP_ERR_NULL, rmap_replay(NULL, NULL, error, sizeof error));
+    stats.size = sizeof stats - 1;
+    config.trace = trace_path;
+    IS(RMAP_ERR_INVAL, rmap_replay(&config, &stats, error, sizeof error));
     IS(RMAP_ERR_NULL, rmap_replay_config_init(NULL));
     config.trace = trace_path;
     config.engine = 9;

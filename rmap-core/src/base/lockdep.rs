@@ -14,7 +14,10 @@
 //! A grace-period reader is on the stack too, without a rank, so that waiting for oneself is reported.
 //!
 //! The stack is a thread-local of fixed size without a destructor: it neither allocates nor makes the C library
-//! allocate. In release builds, under loom and without `std` every function here is empty.
+//! allocate. In release builds, under loom and without `std` every function here is empty, but that a build may
+//! [count](super::lock_count).
+
+use super::lock_count;
 
 /// How a lock is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +109,7 @@ mod checked {
             rank::ANON_VMA => "ANON_VMA",
             rank::PAGE_TABLE => "PAGE_TABLE",
             rank::LEAF => "LEAF",
+            rank::CHAIN => "CHAIN",
             _ => "unknown",
         }
     }
@@ -146,7 +150,7 @@ mod checked {
     }
 
     #[track_caller]
-    pub(crate) fn acquired(rank: u8, address: usize, kind: Kind) {
+    pub(super) fn acquired(rank: u8, address: usize, kind: Kind) {
         STACK.with_borrow_mut(|stack| stack.push(Held { rank, address, kind }));
         let audit = AUDIT.get();
         if !audit.is_null() && kind != Kind::Rcu {
@@ -237,9 +241,7 @@ mod checked {
 }
 
 #[cfg(all(debug_assertions, feature = "std", not(loom)))]
-pub(crate) use checked::{
-    acquired, assert_may_allocate, assert_no_locks, assert_no_reader, check, downgraded, released,
-};
+pub(crate) use checked::{assert_may_allocate, assert_no_locks, assert_no_reader, check, downgraded, released};
 
 /// The same functions where nothing is checked: they compile to nothing.
 #[cfg(not(all(debug_assertions, feature = "std", not(loom))))]
@@ -249,7 +251,7 @@ mod unchecked {
     #[inline]
     pub(crate) fn check(_rank: u8, _address: usize, _kind: Kind, _order: Order) {}
     #[inline]
-    pub(crate) fn acquired(_rank: u8, _address: usize, _kind: Kind) {}
+    pub(super) fn acquired(_rank: u8, _address: usize, _kind: Kind) {}
     #[inline]
     pub(crate) fn released(_address: usize, _kind: Kind) {}
     #[inline]
@@ -263,15 +265,26 @@ mod unchecked {
 }
 
 #[cfg(not(all(debug_assertions, feature = "std", not(loom))))]
-pub(crate) use unchecked::{
-    acquired, assert_may_allocate, assert_no_locks, assert_no_reader, check, downgraded, released,
-};
+pub(crate) use unchecked::{assert_may_allocate, assert_no_locks, assert_no_reader, check, downgraded, released};
+
+#[cfg(all(debug_assertions, feature = "std", not(loom)))]
+use checked as held;
+#[cfg(not(all(debug_assertions, feature = "std", not(loom))))]
+use unchecked as held;
+
+/// The lock at `address` is this thread's.
+#[inline]
+#[cfg_attr(debug_assertions, track_caller)]
+pub(crate) fn acquired(rank: u8, address: usize, kind: Kind) {
+    lock_count::took(rank);
+    held::acquired(rank, address, kind);
+}
 
 /// A grace-period reader of the domain at `address` enters.
 #[inline]
 #[cfg_attr(debug_assertions, track_caller)]
 pub(crate) fn reader_enters(address: usize) {
-    acquired(NO_RANK, address, Kind::Rcu);
+    held::acquired(NO_RANK, address, Kind::Rcu);
 }
 
 /// A grace-period reader of the domain at `address` leaves.

@@ -6,6 +6,7 @@
 //! | [`error`] | the one error type |
 //! | [`sync`] | atomics and locks: a word each, or loom's |
 //! | [`lockdep`] | debug builds: lock order and recursion, checked at run time |
+//! | [`lock_count`] | how many locks a thread has taken, in builds that count |
 //! | `mutant` | what models must notice |
 //! | [`rcu`] | grace periods |
 //! | [`alloc`] | memory that can run out without an abort |
@@ -26,6 +27,7 @@ pub mod error;
 #[cfg(feature = "std")]
 pub mod file;
 pub mod href;
+pub mod lock_count;
 pub mod lockdep;
 pub(crate) mod mutant;
 pub mod rcu;

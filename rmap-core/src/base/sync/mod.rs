@@ -127,6 +127,8 @@ pub mod rank {
     pub const PAGE_TABLE: u8 = 7;
     /// LRU, swap slots, buddy, mmlist, slabs.
     pub const LEAF: u8 = 8;
+    /// The locks of `pte_chain`'s chains: nothing is taken inside.
+    pub const CHAIN: u8 = 9;
 }
 
 /// `T` on a cache line of its own, so that threads that write neighbours do not slow each other down.

@@ -153,7 +153,7 @@ fn nodes(head: Option<&Node>) -> impl Iterator<Item = &Node> {
 /// What chains that share a lock write: on a cache line of its own.
 struct Stripe {
     /// Innermost of all, and never held while anything is waited for.
-    lock: SpinLock<{ rank::LEAF }>,
+    lock: SpinLock<{ rank::CHAIN }>,
     /// Entries in nodes. Written under `lock`; Relaxed.
     entries: AtomicU64,
 }
