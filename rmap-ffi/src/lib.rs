@@ -10,7 +10,7 @@
 //! | [`pte_ops`] | the embedder's page tables |
 //! | [`page`] | page descriptors |
 //! | [`mm`] | address spaces and fork |
-//! | [`vma`] | regions |
+//! | [`vma`], [`vma_look`] | regions: made and changed; found and looked at |
 //! | [`mod@file`] | files |
 //! | [`anon`] | anonymous pages mapped and unmapped |
 //! | [`reserve`] | memory for mappings that are about to be made |
@@ -51,6 +51,8 @@ pub mod page;
 pub mod mm;
 
 pub mod vma;
+
+pub mod vma_look;
 
 pub mod anon;
 
