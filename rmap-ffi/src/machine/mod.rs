@@ -12,7 +12,7 @@
 //! | [`mod@file`] | files and shared memory |
 //! | [`page`] | frames: who maps them, and out they go |
 
-pub(crate) mod handle;
+pub mod handle;
 
 // In the order of the header, which blank lines keep.
 pub mod config;
