@@ -12,10 +12,10 @@ fn main() {
     let page = space.page_of(0, children[500]);
     let _locked = page.lock();
     assert_eq!(space.walk(page), 1);
-    figures.time("walk_own/1000_siblings", 1, |times| {
+    figures.time("fan_out/one_child", 1, |times| {
         cpu_time(|| (0..times).for_each(|_| _ = black_box(space.walk(black_box(page)))))
     });
-    figures.time("walk_own_mapped/1000_siblings", 1, |times| {
+    figures.time("fan_out/one_child_pte", 1, |times| {
         cpu_time(|| (0..times).for_each(|_| _ = black_box(space.walk_mappings(black_box(page)))))
     });
 }

@@ -20,8 +20,8 @@ fn main() {
     let child = NewVma::copy(space.mm(), parent, bounds_at(ADDR)).expect("memory");
     let child: &Vma<Bench> = &child;
     drop(held);
-    let names = ["fork_and_walk/forks", "fork_and_walk/walks"];
-    figures.rates("fork_and_walk", names, Unit::PerSecond, || {
+    let names = ["walk_vs_fork/forks", "walk_vs_fork/walks"];
+    figures.rates("walk_vs_fork", names, Unit::PerSecond, || {
         let mut fork = || {
             engine.fork(child, parent).expect("memory");
             engine.unlink(child);

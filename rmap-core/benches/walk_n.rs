@@ -1,7 +1,7 @@
 //! A walk of a page that was there before its owner forked: every child's VMA is visited.
 //!
-//! `walk/N` only counts. `walk_mapped/N` looks at each page table and takes its lock (`page_vma_mapped_walk`).
-//! `floor/N` is what the answer itself costs: N pairs of VMA and address read from a dense array.
+//! `walk_n/N` only counts. `walk_n/N_pte` looks at each page table and takes its lock (`page_vma_mapped_walk`).
+//! `walk_n/N_floor` is what the answer itself costs: N pairs of VMA and address read from a dense array.
 
 mod common;
 
@@ -20,14 +20,14 @@ fn main() {
         let _locked = page.lock();
         assert_eq!((space.walk(page), space.walk_mappings(page)), (visited as u64, visited as u64));
 
-        figures.time(&format!("walk/{visited}"), 1, |times| {
+        figures.time(&format!("walk_n/{visited}"), 1, |times| {
             cpu_time(|| (0..times).for_each(|_| _ = black_box(space.walk(black_box(page)))))
         });
-        figures.time(&format!("walk_mapped/{visited}"), 1, |times| {
+        figures.time(&format!("walk_n/{visited}_pte"), 1, |times| {
             cpu_time(|| (0..times).for_each(|_| _ = black_box(space.walk_mappings(black_box(page)))))
         });
         let pairs: Vec<(usize, u64)> = (0..visited).map(|i| (64 * i, 4_096 * i as u64)).collect();
-        figures.time(&format!("floor/{visited}"), 1, |times| {
+        figures.time(&format!("walk_n/{visited}_floor"), 1, |times| {
             let sum = || black_box(&pairs).iter().fold(0, |sum, (vma, addr)| sum ^ *vma as u64 ^ addr);
             cpu_time(|| (0..times).for_each(|_| _ = black_box(sum())))
         });
