@@ -22,7 +22,7 @@ OF_ENGINE = {
                  "exit, and in memory for each mapping.",
     "objrmap": "One anon_vma for the whole family is less to keep than one for each process. What it costs shows where the family is "
                "large and its pages are not shared: fan_out.",
-    "full_scan": "full_scan keeps nothing, so nothing is cheaper than what it does not do. It pays in every walk.",
+    "full_scan": "full_scan keeps a list of all VMAs, and nothing for pages: nothing is cheaper than what it does not do. It pays in every walk.",
 }
 
 # By case and engine: what matters there; what OF_ENGINE says is told once, for all cases.
@@ -41,14 +41,32 @@ OF_CASE = {
         "The parent's page may be mapped by every child, because each inherited its region: anon_vma looks at all of them (the candidates), "
         "a chain at the one that does.",
     ("fan_out", "flat"): "It has one entry for the parent's page, where anon_vma has a candidate in every child.",
-    ("split_vma", "pte_chain"): "A chain does not see that the region was cut: the page's own entries are all that it has.",
+    ("split_vma", "pte_chain"):
+        "A chain does not see that the region was cut: nothing is done for it when regions merge and are cut, where anon_vma moves "
+        "three VMAs in a tree of thousands.",
+    ("split_vma", "objrmap"):
+        "A cut puts a VMA at the end of a list, and a merge takes one out of it; in a tree of thousands its place is searched for. The walk "
+        "is what the list pays with: all of its VMAs.",
+    ("split_vma", "full_scan"):
+        "A cut puts a VMA at the end of a list, and a merge takes one out of it; in a tree of thousands its place is searched for. The walk "
+        "is what the list pays with: all of its VMAs.",
     ("fork", "pv_list"):
         "Its cost grows with pages, 16 here, and never with generations; that of anon_vma grows with both, because a region is tied to the "
         "anchors of all before it.",
     ("fork", "flat"): "Its cost grows with pages, 16 here, and never with generations.",
     ("fork", "pte_chain"): "Its cost grows with pages, 16 here, and never with generations.",
     ("fork", "objrmap"): "The copy joins one list, however many generations came before.",
+    ("fork", "full_scan"): "The copy joins one list, however many generations came before.",
     ("fork_unlink", "objrmap"): "The copy joins one list, however many generations came before.",
+    ("fork_unlink", "full_scan"): "The copy joins one list, however many generations came before.",
+    ("fork_unlink", "pte_chain"): "It knows nothing of regions: once the part that regions without pages need too is subtracted, nothing is left.",
+    ("prepare_unlink", "pte_chain"): "It has nothing to prepare. What it does not pay here it pays for each mapping.",
+    ("prepare_unlink", "full_scan"): "The region joins a list; there is no anchor to make and to give back.",
+    ("fork_chain", "objrmap"):
+        "No generation leaves anything: all of them have one anon_vma. In a nested family whose ancestors exited, anon_vma ties a new region "
+        "to the anchors that they left.",
+    ("fork_chain", "full_scan"): "No generation leaves anything, and none is tied to those before.",
+    ("fork_chain", "pte_chain"): "A chain knows no ancestors: where many have left their anchors, it has only its pages to copy.",
     ("fork_chain", "pv_list"): "It keeps no trace of ancestors. anon_vma ties a region to the anchors of those that still have pages or "
                                "children, and a nested family leaves them behind.",
     ("fork_chain", "flat"): "It keeps no trace of ancestors.",
@@ -66,6 +84,18 @@ OF_CASE = {
     ("libc_map", "pv_list"):
         "Its file has no tree of regions. librmap puts every VMA into the file's tree under one lock, as the kernel does, and a walk of all "
         "6,000 holds that lock meanwhile; pv_list locks one frame for a moment.",
+    ("libc_map", "objrmap"): "Both have the same tree for files: what differs here is the moment, not the design.",
+    ("libc_map", "full_scan"): "Both have the same tree for files: what differs here is the moment, not the design.",
+    ("page_fault", "objrmap"):
+        "A fault in a region that is prepared asks neither for anything; one region in 512 faults is made and given back.",
+    ("page_fault", "full_scan"):
+        "A fault in a region that is prepared asks neither for anything; one region in 512 faults is made and given back.",
+    ("look_up", "kernel"):
+        "Each look-up here finds its page by the frame's number and is called through a table, twice across the C boundary; the kernel's "
+        "begins at the page. make boundary times the two calls alone.",
+    ("walk_vs_fork", "kernel"):
+        "The kernel's fork is anon_vma_fork and unlink of one VMA. Here each is of an address space with its table, its page and its region, "
+        "and the walk begins at the frame's number.",
     ("look_up", "pv_list"):
         "It locks a mutex in the frame itself and trusts that the frame stays what it is. librmap finds the anchor without a lock, makes sure "
         "that it is still the page's own, and locks the whole family.",
@@ -76,11 +106,18 @@ OF_CASE = {
     ("sizes", "pv_list"):
         "A frame of librmap has a lock, counts and flags that a list lacks. The VMA here has one page, and each forked region four: the list "
         "pays again for each page more, anon_vma does not.",
-    ("sizes", "full_scan"): "It keeps nothing but the frame itself.",
+    ("sizes", "full_scan"): "It keeps a list of VMAs, and nothing else but the frame itself.",
+    ("sizes", "pte_chain"):
+        "A region costs nothing, and the first mapping of a page lies in the frame's own word. It pays from the second mapping on: what that "
+        "comes to where many map a page, the traces show.",
+    ("sizes", "objrmap"): "A region has one anon_vma and its place in a list. A fork adds no anon_vma and no ties to those of ancestors.",
+    ("mremap_move", "objrmap"): "The VMA at the new place joins one list, where anon_vma ties it to its whole chain; moving entries is the same.",
+    ("mremap_move", "full_scan"): "The VMA at the new place joins one list, where anon_vma ties it to its whole chain; moving entries is the same.",
+    ("mremap_move", "pte_chain"): "The VMA at the new place is tied to nothing, which shows when one page moves. Each page more changes its chain.",
     ("unmap_swap_in", "pte_chain"): "The chain names the entries to change; anon_vma searches for them in the tree first.",
     ("trace_candidates", "pte_chain"): "A chain has one candidate for each mapping, always; regions that may map a page and do not are the "
                                        "price of keeping regions in place of entries.",
-    ("trace_bytes", "full_scan"): "It keeps nothing.",
+    ("trace_bytes", "full_scan"): "It keeps a list of VMAs, and nothing else.",
     ("trace_bytes", "objrmap"): "It has no links from a region to the anchors of ancestors.",
 }
 CLOSE = 1.01  # nearer than this is neither ahead nor behind
