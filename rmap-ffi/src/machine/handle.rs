@@ -2,9 +2,9 @@
 //!
 //! | handle | names | given back by |
 //! |---|---|---|
-//! | `rmap_machine` | a [`Host`] | `rmap_machine_free` |
-//! | `rmap_machine_mm` | a slot with a [`Space`] | `rmap_machine_exit`, `rmap_machine_exec` |
-//! | `rmap_machine_file` | a slot with a [`Backed`] | `rmap_machine_file_free` |
+//! | `rmap_machine` | a `Host` | `rmap_machine_free` |
+//! | `rmap_machine_mm` | a slot with a `Space` | `rmap_machine_exit`, `rmap_machine_exec` |
+//! | `rmap_machine_file` | a slot with a `Backed` | `rmap_machine_file_free` |
 //!
 //! They are checked as those of the component are (see [`handle`](crate::handle)), with the number of the address space
 //! or file as generation: no two of a machine have the same.
