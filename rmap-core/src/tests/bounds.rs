@@ -133,6 +133,61 @@ fn g5_the_worst_history_known_is_bounded_by_the_square_of_the_peak() {
     assert!(anchors > 4 * peak && anchors <= peak * (peak + 2) / 2, "{anchors} anchors, {peak} VMAs");
 }
 
+/// An anon_vma whose process is gone is taken again only while it has one child: with two, a page of the one would have
+/// candidates among the other's.
+///
+/// ```text
+///   root ── 1 ──┬── 2 ── 4     1 exits, then 2 forks 4
+///               └── 3
+/// ```
+#[test]
+fn g5_an_anchor_with_two_children_is_not_reused() {
+    let mut world = written::<Anon>();
+    let one = world.fork(0).unwrap();
+    let two = world.fork(one).unwrap();
+    world.fork(one).unwrap();
+    world.exit(one);
+    assert_eq!(world.anchors(), 4);
+    let four = world.fork(two).unwrap();
+    assert_eq!(world.anchors(), 5);
+    world.fault(four, 0, true).unwrap();
+    assert_eq!(candidates(&world, world.page_at(four, 0).unwrap()), 1);
+    check(&world);
+    world.end();
+}
+
+/// Two links lie in the VMA; more in an array whose capacity is a power of two.
+#[test]
+fn a_chain_costs_what_its_array_takes() {
+    let mut world = written::<Anon>();
+    let mut bytes = Vec::new();
+    for depth in 0..6 {
+        let mm = world.mm(depth).read();
+        bytes.push(world.rmap.engine().vma_footprint(mm.find(at(0)).unwrap()).bytes);
+        drop(mm);
+        world.fork(depth).unwrap();
+    }
+    let outside: Vec<_> = bytes.iter().map(|n| n - bytes[0]).collect();
+    assert_eq!(outside, [0, 0, 4 * 16, 4 * 16, 8 * 16, 8 * 16], "of chains of 1 to 6 links");
+    world.end();
+}
+
+/// A VMA that fork wipes has none of its parent's pages, and no walk looks for them there.
+#[test]
+fn what_fork_wipes_is_tied_to_nothing() {
+    let mut world = World::<Anon>::with_one(4, 8);
+    world.map(0, 0, 2, RW | VmFlags::WIPEONFORK, None).unwrap();
+    world.fault(0, 0, true).unwrap();
+    let child = world.spawn();
+    {
+        let (parent, child) = (world.mm(0).write(), world.mm(child).write_nested());
+        let copy = world.rmap.vma_fork(&child, &parent, parent.find(at(0)).unwrap()).unwrap();
+        assert!(!world.rmap.engine().is_prepared(copy));
+    }
+    assert_eq!(candidates(&world, world.page_at(0, 0).unwrap()), 1);
+    world.end();
+}
+
 /// The page of one child among 1,000 siblings is looked for in one VMA, the parent's in all.
 #[test]
 fn a_childs_page_has_one_candidate_among_a_thousand_siblings() {

@@ -7,6 +7,8 @@
 //! | `world` | a memory manager in small: faults, fork, copy-on-write, swap, mremap |
 //! | `oracle` | who maps a page, by reading page tables and nothing else; every promise that can be checked between two operations |
 //! | `properties` | random operations, checked after each |
+//! | `compound` | pages of several frames, mapped by one entry or by many |
+//! | `refusals` | what the component refuses changes nothing |
 //! | `failures` | every allocation of an operation made to fail in turn |
 //! | `known_bugs` | T1 to T15: the known ways to be wrong |
 //! | `bounds` | how much memory, how many candidates, which locks |
@@ -51,6 +53,8 @@ macro_rules! on_one_toy {
 #[cfg(not(loom))]
 mod bounds;
 #[cfg(not(loom))]
+mod compound;
+#[cfg(not(loom))]
 mod failures;
 #[cfg(not(loom))]
 mod known_bugs;
@@ -58,6 +62,8 @@ mod known_bugs;
 mod oracle;
 #[cfg(not(loom))]
 mod properties;
+#[cfg(not(loom))]
+mod refusals;
 mod toy;
 #[cfg(not(loom))]
 mod world;
