@@ -111,7 +111,9 @@ impl<S: SoftSystem> Machine<S> {
             _ => None,
         };
         if let Some(access) = populate {
-            return self.populate_range(mm, addr, end, access);
+            // What is there is faulted too: whether the VMA permits the access, no entry says.
+            let mut pages = (addr.0..end.0).step_by(PAGE_SIZE as usize);
+            return pages.try_for_each(|page| self.fault(mm, VirtAddr(page), access));
         }
         if matches!(advice, Advice::DontNeed | Advice::DontNeedLocked | Advice::Free) {
             // Entries change and VMAs do not: faults may go on beside it.

@@ -19,6 +19,7 @@ on_every_engine!(
     mlock_faults_pages_in_and_munlock_lets_them_go,
     mlockall_locks_what_is_there_and_what_comes,
     populate_faults_pages_in,
+    populate_is_refused_where_pages_are_there_and_access_is_not,
     madvise_over_a_hole_does_the_rest,
     what_is_freed_lazily_is_clean_until_it_is_written,
     a_guard_region_is_not_accessible_until_it_is_removed,
@@ -117,6 +118,20 @@ fn populate_faults_pages_in<S: SoftSystem>() {
     m.madvise(mm, addr, bytes(2), Advice::PopulateWrite).unwrap();
     assert_eq!(mm.data().counters.snapshot().rss_anon, 2);
     assert_eq!(m.madvise(mm, at(BASE), bytes(1), Advice::PopulateWrite), Err(Error::NotMapped));
+    rig.check();
+}
+
+/// Found by the fuzz target machine_ops: pages that were there were taken for accessible.
+fn populate_is_refused_where_pages_are_there_and_access_is_not<S: SoftSystem>() {
+    let rig = Rig::<S>::new();
+    let (m, mm) = (rig.m(), rig.mm());
+    let addr = rig.map(BASE, 4, RW);
+    (0..4).for_each(|n| assert!(rig.touch(BASE + n, 1)));
+    m.mprotect(mm, addr, bytes(4), VmFlags::empty()).unwrap();
+    assert_eq!(m.madvise(mm, addr, bytes(4), Advice::PopulateRead), Err(Error::Access));
+    m.mprotect(mm, addr, bytes(4), R).unwrap();
+    m.madvise(mm, addr, bytes(4), Advice::PopulateRead).unwrap();
+    assert_eq!(m.madvise(mm, addr, bytes(4), Advice::PopulateWrite), Err(Error::Access));
     rig.check();
 }
 
