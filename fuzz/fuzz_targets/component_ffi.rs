@@ -1,0 +1,4 @@
+#![no_main]
+use libfuzzer_sys::fuzz_target;
+use rmap_fuzz_component::{Calls, run};
+fuzz_target!(|calls: Calls| run(calls.engine, &calls.ops));

@@ -1,0 +1,4 @@
+#![no_main]
+use libfuzzer_sys::fuzz_target;
+use rmap_fuzz::mapping_word::{Step, run};
+fuzz_target!(|steps: Vec<Step>| run(&steps));
