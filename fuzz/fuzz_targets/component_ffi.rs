@@ -1,3 +1,4 @@
+//! Sequences of C calls, wrong ones included.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use rmap_fuzz_component::{Calls, run};

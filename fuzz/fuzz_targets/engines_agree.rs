@@ -1,3 +1,4 @@
+//! One program under every engine.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use rmap_fuzz::op::Program;

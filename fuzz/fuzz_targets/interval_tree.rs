@@ -1,3 +1,4 @@
+//! The interval tree beside a list.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use rmap_fuzz::interval_tree::{Step, run};

@@ -1,3 +1,4 @@
+//! Programs of several processes, beside the oracle and a model.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use rmap_fuzz::op::Program;

@@ -1,3 +1,4 @@
+//! The packed words.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use rmap_fuzz::mapping_word::{Step, run};

@@ -1,3 +1,4 @@
+//! The same programs with allocations failing.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use rmap_fuzz::op::Program;
