@@ -3,6 +3,9 @@
 //! Each is compiled as C99 and C17, C++11 and C++20 without a warning, and run linked to the static library; as C99
 //! also linked to the shared one, and under valgrind. `RMAP_VALGRIND=0` leaves valgrind out, `RMAP_VALGRIND=1` makes it
 //! an error not to have it; else its absence is said. `CC` and `CXX` name other compilers.
+//!
+//! `RMAP_C_SANITIZER` asks for a sanitizer instead (see `.ci/sanitizers`): the programs are then compiled for it, as
+//! C99, and linked to the static library. So is `canary`, whose defects must be reported.
 
 use rmap_core::engine::any::EngineKind;
 use std::path::{Path, PathBuf};
@@ -16,6 +19,80 @@ const SYSTEM: [&str; 5] = ["-lgcc_s", "-lpthread", "-lm", "-ldl", "-lc"];
 enum Link {
     Static,
     Shared,
+}
+
+/// What to compile the programs for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sanitizer {
+    /// With a library that was compiled for it too.
+    Address,
+    /// With a library that was compiled for it too.
+    Thread,
+    /// With the plain library, and AddressSanitizer for the program's own code.
+    Undefined,
+}
+
+impl Sanitizer {
+    /// The one that is asked for.
+    fn wanted() -> Option<Self> {
+        let wish = std::env::var("RMAP_C_SANITIZER").ok()?;
+        match wish.as_str() {
+            "address" => Some(Self::Address),
+            "thread" => Some(Self::Thread),
+            "undefined" => Some(Self::Undefined),
+            _ => panic!("RMAP_C_SANITIZER={wish}: address, thread or undefined"),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Address => "address",
+            Self::Thread => "thread",
+            Self::Undefined => "undefined",
+        }
+    }
+
+    /// The flags to compile with.
+    fn flags(self) -> &'static [&'static str] {
+        match self {
+            Self::Address => &["-fsanitize=address", "-fno-omit-frame-pointer"],
+            Self::Thread => &["-fsanitize=thread", "-fno-omit-frame-pointer"],
+            Self::Undefined => &["-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
+        }
+    }
+
+    /// What to link with. The runtime is the Rust compiler's where the library needs one as well: one that the C
+    /// compiler brings need not know all that a newer compiler calls.
+    fn link(self) -> Vec<String> {
+        let runtime = match self {
+            Self::Address => "_rt.asan.a",
+            Self::Thread => "_rt.tsan.a",
+            Self::Undefined => return self.flags().iter().map(ToString::to_string).collect(),
+        };
+        let mut rustc = Command::new(std::env::var("RUSTC").unwrap_or_else(|_| String::from("rustc")));
+        rustc.args(["--print", "target-libdir"]);
+        let dir = run(rustc);
+        let found = std::fs::read_dir(dir.trim()).expect("the compiler's libraries").find_map(|entry| {
+            let path = entry.expect("an entry of a directory").path();
+            path.to_str().filter(|path| path.ends_with(runtime)).map(String::from)
+        });
+        let found = found.unwrap_or_else(|| panic!("no *{runtime} in {dir}"));
+        ["-Wl,--whole-archive", &found, "-Wl,--no-whole-archive", "-lrt"].map(String::from).to_vec()
+    }
+
+    /// Which defect of `canary` is which report.
+    fn canaries(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Address => &[
+                ("use-after-free", "heap-use-after-free"),
+                ("library-use-after-free", "heap-use-after-free"),
+                ("leak", "detected memory leaks"),
+                ("library-leak", "detected memory leaks"),
+            ],
+            Self::Thread => &[("race", "data race"), ("library-race", "data race")],
+            Self::Undefined => &[("overflow", "signed integer overflow"), ("use-after-free", "heap-use-after-free")],
+        }
+    }
 }
 
 fn here() -> &'static Path {
@@ -50,6 +127,13 @@ fn run(mut command: Command) -> String {
     said
 }
 
+/// Runs what must fail with a report.
+fn reported(command: &mut Command, report: &str) {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains(report), "{command:?}: no \"{report}\":\n{said}");
+}
+
 fn compile(program: &str, standard: &str, link: Link) -> PathBuf {
     let kind = match link {
         Link::Static => "static",
@@ -81,7 +165,39 @@ fn valgrind() -> bool {
     there && wish != "0"
 }
 
+/// Compiles for a sanitizer, and links.
+fn compile_for(sanitizer: Sanitizer, program: &str) -> PathBuf {
+    let to = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{program}-{}", sanitizer.name()));
+    let object = to.with_extension("o");
+    let mut command = compiler("c99");
+    command.args(sanitizer.flags()).arg("-c").arg(here().join(format!("tests/{program}.c"))).arg("-o").arg(&object);
+    run(command);
+    let mut command = compiler("c99");
+    command.args(["-x", "none"]).arg(&object).arg(libraries().join("librmap.a"));
+    run({
+        command.args(sanitizer.link()).args(SYSTEM).arg("-o").arg(&to);
+        command
+    });
+    to
+}
+
+/// Runs under a sanitizer, with librmap's own memory and with malloc's, of which a sanitizer sees each block.
+fn sanitized(sanitizer: Sanitizer, program: &str, engine: EngineKind) {
+    let to = compile_for(sanitizer, program);
+    for malloc in [false, true] {
+        let mut command = Command::new(&to);
+        command.current_dir(here()).env("RMAP_TEST_ENGINE", engine.name());
+        if malloc {
+            command.env("RMAP_TEST_MALLOC", "1");
+        }
+        run(command);
+    }
+}
+
 fn everywhere(program: &str) {
+    if let Some(sanitizer) = Sanitizer::wanted() {
+        return sanitized(sanitizer, program, EngineKind::AnonVma);
+    }
     for standard in ["c99", "c17", "c++11", "c++20"] {
         run(Command::new(compile(program, standard, Link::Static)));
     }
@@ -93,18 +209,43 @@ fn everywhere(program: &str) {
 fn everywhere_on_every_engine(program: &str) {
     everywhere(program);
     for engine in EngineKind::ALL.iter().filter(|engine| **engine != EngineKind::AnonVma) {
+        if let Some(sanitizer) = Sanitizer::wanted() {
+            sanitized(sanitizer, program, *engine);
+            continue;
+        }
         let mut command = Command::new(compile(program, "c99", Link::Static));
         command.env("RMAP_TEST_ENGINE", engine.name());
         run(command);
     }
 }
 
+fn valgrind_tool(tool: &str) -> Command {
+    let mut command = Command::new("valgrind");
+    command.args(["-q", "--error-exitcode=99", "--fair-sched=yes", &format!("--tool={tool}")]);
+    command
+}
+
+fn memcheck() -> Command {
+    let mut command = valgrind_tool("memcheck");
+    command.arg("--leak-check=full");
+    command
+}
+
+/// For the order of mutexes: the suppressions say why for no more.
+fn helgrind() -> Command {
+    let mut command = valgrind_tool("helgrind");
+    let suppressions = here().join("../.ci/helgrind.supp");
+    command.arg(format!("--suppressions={}", suppressions.display())).arg("--history-level=none");
+    command
+}
+
 fn under_valgrind(program: &str) {
     if valgrind() {
-        let mut command = Command::new("valgrind");
-        command.args(["-q", "--error-exitcode=99", "--leak-check=full", "--fair-sched=yes"]);
-        command.arg(compile(program, "c99", Link::Static)).env("RMAP_TEST_ROUNDS", "3000");
-        run(command);
+        let to = compile(program, "c99", Link::Static);
+        for mut command in [memcheck(), helgrind()] {
+            command.arg(&to).env("RMAP_TEST_ROUNDS", "3000").env("RMAP_TEST_MALLOC", "1");
+            run(command);
+        }
     }
 }
 
@@ -147,6 +288,40 @@ fn allocation() {
 #[test]
 fn dot() {
     everywhere_on_every_engine("dot");
+}
+
+/// Each defect of the canary is reported, and without one it is clean: so silence elsewhere means something.
+#[test]
+fn canary() {
+    if let Some(sanitizer) = Sanitizer::wanted() {
+        let to = compile_for(sanitizer, "canary");
+        run(Command::new(&to));
+        run({
+            let mut command = Command::new(&to);
+            command.arg("message");
+            command
+        });
+        for (defect, report) in sanitizer.canaries() {
+            reported(Command::new(&to).arg(defect), report);
+        }
+    } else {
+        let to = compile("canary", "c99", Link::Static);
+        run(Command::new(&to));
+        if valgrind() {
+            for (defect, report) in [
+                ("use-after-free", "Invalid read"),
+                ("library-use-after-free", "Invalid read"),
+                ("leak", "definitely lost"),
+                ("library-leak", "lost"),
+            ] {
+                reported(memcheck().arg(&to).arg(defect), report);
+            }
+            reported(helgrind().arg(&to).arg("lock-order"), "lock order");
+            // The proof for `.ci/helgrind.supp`: a correct program that they report.
+            reported(valgrind_tool("helgrind").arg(&to).arg("message"), "Possible data race");
+            reported(valgrind_tool("drd").arg(&to).arg("message"), "Conflicting");
+        }
+    }
 }
 
 /// What stands between the first line that begins with `open`, from byte `from` on, and the fence after it; and where

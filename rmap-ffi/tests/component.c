@@ -534,12 +534,10 @@ static void nothing_is_mapped_unreserved(void)
 int main(void)
 {
     void *memory = NULL;
-    struct rmap_config config;
+    struct rmap_config config = test_config();
     struct rmap_stats stats;
 
     CHECK(rmap_version() == RMAP_VERSION);
-    OK(rmap_config_init(&config, sizeof config));
-    config.engine = test_engine();
     OK(rmap_new(&config, &ctx));
     OK(rmap_pages_add(ctx, 100, 10, NULL));
     CHECK(posix_memalign(&memory, RMAP_PAGE_DESC_ALIGN, 8 * RMAP_PAGE_DESC_SIZE) == 0);

@@ -670,7 +670,7 @@ static void *family_main(void *arg)
 int main(void)
 {
     pthread_t threads[THREADS];
-    struct rmap_config config;
+    struct rmap_config config = test_config();
     struct rmap_stats stats;
     unsigned i, found = 0, swapped = 0, shared = 0;
     const char *wish = getenv("RMAP_TEST_ROUNDS");
@@ -686,8 +686,6 @@ int main(void)
     ops.clear_flush = op_clear_flush;
     ops.test_and_clear_young = op_young;
     pthread_mutex_init(&mem.lock, NULL);
-    OK(rmap_config_init(&config, sizeof config));
-    config.engine = test_engine();
     OK(rmap_new(&config, &ctx));
     for (i = 0; i < 3; i++)
         OK(rmap_pages_add(ctx, ranges[i], RANGE, NULL));

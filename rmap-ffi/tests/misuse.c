@@ -412,9 +412,10 @@ static void stale_handles_are_found(void)
 
 int main(void)
 {
+    struct rmap_config config = test_config();
     unsigned i;
 
-    OK(rmap_new(NULL, &ctx));
+    OK(rmap_new(&config, &ctx));
     OK(rmap_new(NULL, &other_ctx));
     OK(rmap_pages_add(ctx, 200, 8, NULL));
     OK(rmap_pages_add(other_ctx, 200, 8, NULL));

@@ -48,6 +48,33 @@ static inline bool has_anchors(void)
     return test_engine() == RMAP_ENGINE_ANON_VMA || test_engine() == RMAP_ENGINE_OBJRMAP;
 }
 
+static inline void *malloc_take(void *arg, size_t size, size_t align)
+{
+    void *block = NULL;
+    (void)arg;
+    return posix_memalign(&block, align < sizeof block ? sizeof block : align, size) == 0 ? block : NULL;
+}
+
+static inline void malloc_give(void *arg, void *block, size_t size, size_t align)
+{
+    (void)arg, (void)size, (void)align;
+    free(block);
+}
+
+/* A context with the engine to test with. RMAP_TEST_MALLOC gives it malloc for its memory, so that what watches malloc
+ * (a sanitizer, valgrind) sees each block of it. */
+static inline struct rmap_config test_config(void)
+{
+    struct rmap_config config;
+    OK(rmap_config_init(&config, sizeof config));
+    config.engine = test_engine();
+    if (getenv("RMAP_TEST_MALLOC") != NULL) {
+        config.allocator.alloc = malloc_take;
+        config.allocator.free = malloc_give;
+    }
+    return config;
+}
+
 #define PAGE ((uint64_t)RMAP_PAGE_SIZE)
 /* Where the plain tables begin, and how many pages they have. */
 #define BASE ((uint64_t)0x400000)
