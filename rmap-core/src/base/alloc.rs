@@ -9,6 +9,7 @@
 
 use crate::base::error::{Error, Result};
 use crate::base::lockdep;
+use crate::base::mutant::mutant;
 use crate::base::sync::atomic::{AtomicUsize, Ordering};
 use allocator_api2::alloc::{AllocError, Allocator};
 use core::alloc::Layout;
@@ -66,7 +67,7 @@ impl RawHeap {
 
 struct HeapInner {
     raw: RawHeap,
-    /// Handles alive. Relaxed up, Release down with an Acquire fence before the memory goes, as in `Arc`.
+    /// Handles alive. Relaxed up, Release down with an Acquire before the memory goes, as in `Arc`.
     handles: AtomicUsize,
     /// Bytes handed out. Statistics: Relaxed.
     in_use: AtomicUsize,
@@ -124,6 +125,9 @@ impl Heap {
         lockdep::assert_may_allocate();
         let inner = self.inner();
         inner.in_use.fetch_sub(layout.size(), Ordering::Relaxed);
+        if mutant("heap_keeps") {
+            return;
+        }
         // SAFETY: the caller's contract is `RawHeap`'s.
         unsafe { (inner.raw.free)(inner.raw.ctx, ptr.as_ptr(), layout.size(), layout.align()) }
     }
@@ -171,9 +175,9 @@ impl Clone for Heap {
 
 impl Drop for Heap {
     fn drop(&mut self) {
-        // Release; pairs with the Acquire fence below in whichever thread drops the last handle.
+        // Release; pairs with the Acquire below in whichever thread drops the last handle.
         if self.inner().handles.fetch_sub(1, Ordering::Release) == 1 {
-            crate::base::sync::atomic::fence(Ordering::Acquire);
+            crate::base::sync::acquire_shares(&self.inner().handles);
             let raw = self.inner().raw;
             let layout = Layout::new::<HeapInner>();
             // SAFETY: the last handle is going, nobody else can reach the inner part; it came from `raw` in `new`.
@@ -211,11 +215,12 @@ unsafe impl Allocator for Heap {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 pub(crate) mod testing {
     //! Heaps for tests: one that fails at the n-th allocation.
 
     use super::*;
+    use crate::base::testing::forever;
     use std::sync::atomic::{AtomicBool, AtomicI64, Ordering as O};
 
     /// Lets a set number of allocations succeed and refuses the rest.
@@ -228,7 +233,7 @@ pub(crate) mod testing {
     impl Countdown {
         /// A counter without a limit until [`fail_after`](Self::fail_after).
         pub(crate) fn leaked() -> &'static Self {
-            Box::leak(Box::new(Self { left: AtomicI64::new(-1), refused: AtomicBool::new(false) }))
+            forever(Self { left: AtomicI64::new(-1), refused: AtomicBool::new(false) })
         }
         /// Lets `n` allocations succeed and refuses all later ones.
         pub(crate) fn fail_after(&self, n: i64) {

@@ -2,13 +2,14 @@
 
 use crate::base::alloc::Heap;
 use crate::base::error::Result;
-use crate::base::sync::atomic::{AtomicUsize, Ordering, fence};
+use crate::base::sync::acquire_shares;
+use crate::base::sync::atomic::{AtomicUsize, Ordering};
 use core::alloc::Layout;
 use core::ops::Deref;
 use core::ptr::NonNull;
 
 struct Counted<T> {
-    /// References alive. Relaxed up, Release down with an Acquire fence before the value goes.
+    /// References alive. Relaxed up, Release down with an Acquire before the value goes.
     refs: AtomicUsize,
     heap: Heap,
     value: T,
@@ -102,11 +103,11 @@ impl<T> Deref for Href<T> {
 impl<T> Drop for Href<T> {
     #[inline]
     fn drop(&mut self) {
-        // Release; pairs with the Acquire fence in whichever thread drops the last reference.
+        // Release; pairs with the Acquire below in whichever thread drops the last reference.
         if self.counted().refs.fetch_sub(1, Ordering::Release) != 1 {
             return;
         }
-        fence(Ordering::Acquire);
+        acquire_shares(&self.counted().refs);
         let heap = self.counted().heap.clone();
         // SAFETY: (1) the last reference is going, nobody else can reach the object; (2) its memory came from `heap` in
         // `new` with this layout.

@@ -16,6 +16,7 @@
 //! | `clock` | nanoseconds, for measurements |
 //! | `file` | positioned reading and writing of a file |
 //! | [`href`] | counted references to objects in such memory |
+//! | `testing` | threads of tests, how long they go on, and what lives for ever |
 //!
 //! Nothing above this folder names `std` or `loom`.
 
@@ -34,4 +35,6 @@ pub mod rcu;
 pub mod room;
 pub mod slab;
 pub mod sync;
+#[cfg(all(test, not(loom)))]
+pub(crate) mod testing;
 pub mod types;

@@ -285,7 +285,7 @@ impl Rcu {
             } else {
                 readers.fetch_add(0, Ordering::AcqRel)
             };
-            if inside == 0 {
+            if inside == 0 || mutant("rcu_no_wait") {
                 *pending &= !(1 << s);
             }
         }

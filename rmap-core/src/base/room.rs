@@ -112,7 +112,7 @@ mod tests {
     fn many_threads_lose_nothing() {
         let heap = Heap::global().unwrap();
         let list: Mutex<HeapVec<u32>, { rank::LEAF }> = Mutex::new(heap.vec());
-        std::thread::scope(|s| {
+        crate::base::testing::scope(|s| {
             for thread in 0..4 {
                 let (list, heap) = (&list, &heap);
                 s.spawn(move || {

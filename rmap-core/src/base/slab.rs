@@ -320,7 +320,7 @@ mod tests {
     fn no_object_is_handed_out_twice_and_all_memory_returns() {
         let heap = Heap::global().unwrap();
         let slab = Slab::<Item>::new(&heap);
-        std::thread::scope(|s| {
+        crate::base::testing::scope(|s| {
             for _ in 0..4 {
                 s.spawn(|| {
                     let mut mine = Vec::new();

@@ -287,7 +287,7 @@ fn many_threads_fault_on_the_same_tables() {
     let heap = Heap::global().unwrap();
     for _ in 0..50 {
         let tables = RadixTable::new(&heap).unwrap();
-        std::thread::scope(|s| {
+        crate::base::testing::scope(|s| {
             for thread in 0..THREADS {
                 let tables = &tables;
                 s.spawn(move || {
@@ -312,7 +312,7 @@ fn a_reader_sees_a_large_mapping_or_its_parts_never_neither() {
     let tables = tables();
     for _ in 0..100 {
         tables.set_large(VirtAddr(0), Pfn(1_024), PteFlags::WRITE).unwrap();
-        std::thread::scope(|s| {
+        crate::base::testing::scope(|s| {
             s.spawn(|| {
                 while tables.load(page(77)) != Pte::present(Pfn(1_024 + 77), PteFlags::WRITE) {
                     assert_eq!(tables.load(page(500)).pfn(), Some(Pfn(1_524)));
@@ -332,7 +332,7 @@ fn a_locked_table_is_the_one_of_its_address_while_tables_come_and_go() {
     // The memory of a few tables wanders between eight addresses. What is written under a lock is found by way of the
     // tree.
     let tables = tables();
-    std::thread::scope(|s| {
+    crate::base::testing::scope(|s| {
         for thread in 0..3_u64 {
             let tables = &tables;
             s.spawn(move || {

@@ -419,7 +419,7 @@ mod tests {
         let shared = swap.alloc(Pfn(0)).unwrap();
         swap.dup(shared).unwrap();
         swap.cache_remove(shared);
-        std::thread::scope(|s| {
+        crate::base::testing::scope(|s| {
             for thread in 1..5 {
                 let (swap, owners) = (&swap, &owners);
                 s.spawn(move || {

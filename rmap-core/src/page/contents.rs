@@ -289,7 +289,7 @@ mod tests {
     #[test]
     fn neighbouring_bytes_written_at_once_are_both_kept() {
         let store = PageStore::new(&Heap::global().unwrap(), 1).unwrap();
-        std::thread::scope(|s| {
+        crate::base::testing::scope(|s| {
             for byte in 0..4 {
                 let store = &store;
                 s.spawn(move || {

@@ -146,7 +146,7 @@ mod tests {
     fn a_try_in_vain_leaves_the_lock_with_its_holder() {
         let page = Page::new(Pfn(1));
         let held = page.lock();
-        std::thread::scope(|s| {
+        crate::base::testing::scope(|s| {
             s.spawn(|| assert!(page.try_lock().is_none()));
         });
         assert!(page.is_locked());

@@ -325,7 +325,7 @@ mod tests {
     #[test]
     fn no_frame_has_two_owners() {
         let m = machine(300, Contents::Real);
-        std::thread::scope(|s| {
+        crate::base::testing::scope(|s| {
             for thread in 1..5_u8 {
                 let m = &m;
                 s.spawn(move || {

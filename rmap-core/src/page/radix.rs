@@ -344,7 +344,7 @@ mod tests {
         let heap = Heap::global().unwrap();
         for _ in 0..200 {
             let tree = Tree::new(&heap).unwrap();
-            std::thread::scope(|s| {
+            crate::base::testing::scope(|s| {
                 for _ in 0..4 {
                     s.spawn(|| {
                         for leaf in 0..4 {

@@ -256,7 +256,7 @@ fn g3_a_look_up_takes_one_lock<S: TestSystem>() {
         let away = world.rmap.engine().lock_for_move(mm.find(at(0)).unwrap());
         // An engine that finds entries keeps nobody away from a move.
         assert!(away.is_some() != world.rmap.engine().finds_entries());
-        std::thread::scope(|s| {
+        crate::base::testing::scope(|s| {
             let look_up = || matches!(world.rmap.engine().lock_anchor(page, Wait::Try), Lookup::Contended);
             assert_eq!(s.spawn(look_up).join().unwrap(), away.is_some());
         });
@@ -271,7 +271,7 @@ fn g3_a_look_up_waits_for_nobody() {
     let world = written::<Anon>();
     let page = world.page_at(0, 0).unwrap();
     let (held, hold) = (std::sync::Barrier::new(2), std::sync::Barrier::new(2));
-    std::thread::scope(|s| {
+    crate::base::testing::scope(|s| {
         s.spawn(|| {
             let mm = world.mm(0).write();
             let _root = world.rmap.engine().lock_for_move(mm.find(at(0)).unwrap()).unwrap();
@@ -355,7 +355,7 @@ fn walks_beside_forks_are_complete<S: TestSystem>() {
     world.fault(0, 1, true).unwrap();
     assert_eq!(world.spawn(), 1);
     let stop = std::sync::atomic::AtomicBool::new(false);
-    std::thread::scope(|s| {
+    crate::base::testing::scope(|s| {
         let (world, stop) = (&world, &stop);
         s.spawn(move || {
             let page = world.page_at(0, 1).unwrap();

@@ -211,7 +211,7 @@ fn t5<S: TestSystem>(flags: TtuFlags) -> bool {
     let (cleared, clear_seen) = std::sync::mpsc::channel();
     let (tried, mut try_seen) = std::sync::mpsc::channel::<()>();
     let try_seen = &mut try_seen;
-    let unmapped = std::thread::scope(|s| {
+    let unmapped = crate::base::testing::scope(|s| {
         let (world, try_seen) = (&world, &mut *try_seen);
         s.spawn(move || {
             let mm = world.mm(0).read();
@@ -250,7 +250,7 @@ fn t6_the_anchor_that_was_locked_is_unlocked<S: TestSystem>() {
         assert_eq!(world.spawn(), mm);
     }
     let stop = std::sync::atomic::AtomicBool::new(false);
-    std::thread::scope(|s| {
+    crate::base::testing::scope(|s| {
         let (world, pages, stop) = (&world, &pages, &stop);
         for wait in [Wait::Try, Wait::Block] {
             s.spawn(move || {
@@ -307,7 +307,7 @@ fn t12_the_page_lock_covers_walks_and_reanchoring<S: TestSystem>() {
     let seen = page.mapping().load();
     let locked = page.lock();
     let end = world.rmap.for_each_mapping(page, |_, _, _| {
-        std::thread::scope(|s| {
+        crate::base::testing::scope(|s| {
             let other = s.spawn(|| page.try_lock().is_none());
             assert!(other.join().unwrap(), "a walk holds the page lock");
         });

@@ -3,9 +3,9 @@
 extern crate std;
 
 use super::*;
+use crate::base::testing::{rounds, scope};
 use std::boxed::Box;
 use std::sync::atomic::{AtomicUsize as Count, Ordering::SeqCst};
-use std::thread;
 use std::vec::Vec;
 
 /// An object whose freed state can be recognised, in memory that is reused only by the test.
@@ -128,12 +128,12 @@ fn free_functions_may_retire() {
 #[test]
 fn stress() {
     const SLOTS: usize = 4;
-    let rounds = if cfg!(miri) { 100 } else { 20_000 };
+    let rounds = rounds(20_000, 100);
     let freed = Count::new(0);
     let rcu = Rcu::new();
     let slots: [AtomicPtr<Object>; SLOTS] = core::array::from_fn(|_| AtomicPtr::new(Object::new(&freed).as_ptr()));
     let writing = Count::new(2);
-    thread::scope(|scope| {
+    scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
                 for round in 0..rounds {
@@ -173,7 +173,7 @@ fn many_threads_come_and_go() {
     let freed = Count::new(0);
     let rcu = Rcu::new();
     let threads: Vec<usize> = (0..50).collect();
-    thread::scope(|scope| {
+    scope(|scope| {
         for _ in &threads {
             scope.spawn(|| {
                 let _guard = rcu.read_lock();

@@ -6,6 +6,7 @@
 //! | [`bit_lock`] | a lock in a word that has other uses: the page lock |
 //! | `word_rwsem`, `word_lock` | the words under them |
 //! | `parking` | where waiters sleep |
+//! | `told` | std's locks under `parking`, for ThreadSanitizer |
 //! | `model` | what stands for the words in models of other things |
 //!
 //! A debug build checks the order of ranks ([`lockdep`]). Nothing here allocates, in the slow path neither, and no
@@ -22,6 +23,8 @@ mod mutex;
 mod parking;
 mod rwsem;
 mod spin;
+#[cfg(rmap_tsan)]
+mod told;
 mod word_lock;
 pub(crate) mod word_rwsem;
 
@@ -162,6 +165,20 @@ pub(crate) fn load_to_change(word: &atomic::AtomicU64) -> u64 {
     return word.load(atomic::Ordering::Relaxed);
     #[cfg(loom)]
     word.fetch_or(0, atomic::Ordering::Relaxed)
+}
+
+/// For whoever found that the share of `count` that it gave back, with Release like all others, was the last: Acquire;
+/// pairs with the Release of each.
+#[inline]
+pub(crate) fn acquire_shares(count: &atomic::AtomicUsize) {
+    // ThreadSanitizer does not see fences.
+    #[cfg(rmap_tsan)]
+    count.load(atomic::Ordering::Acquire);
+    #[cfg(not(rmap_tsan))]
+    {
+        let _ = count;
+        atomic::fence(atomic::Ordering::Acquire);
+    }
 }
 
 /// Lets another thread run.

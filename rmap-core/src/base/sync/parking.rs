@@ -18,7 +18,12 @@ mod queues {
     use crate::base::sync::CachePadded;
     use core::cell::Cell;
     use core::ptr;
-    use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+    use std::sync::PoisonError;
+    #[cfg(not(rmap_tsan))]
+    use std::sync::{Condvar, Mutex, MutexGuard};
+
+    #[cfg(rmap_tsan)]
+    use crate::base::sync::told::{Condvar, Mutex, MutexGuard};
 
     /// A waiter's patience before it sleeps: about as long as to sleep and wake.
     pub(in super::super) struct Spin(u32);

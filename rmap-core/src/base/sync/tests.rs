@@ -37,7 +37,7 @@ fn waiters_are_counted() {
 fn downgrade_lets_readers_in_and_keeps_writers_out() {
     let sem = RwSem::<{ rank::ANON_VMA }>::new();
     let write = sem.write();
-    thread::scope(|scope| {
+    crate::base::testing::scope(|scope| {
         scope.spawn(|| assert!(sem.try_read().is_none())).join().unwrap();
         let read = write.downgrade();
         scope
@@ -63,7 +63,7 @@ fn mutex_and_spin_lock_exclude() {
     let cell = cell::UnsafeCell::new(0_u32);
     let shared = &Shared(&cell);
     let (mutex, spin) = (&mutex, &spin);
-    thread::scope(|scope| {
+    crate::base::testing::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(move || {
                 for round in 0..ROUNDS {
@@ -107,7 +107,7 @@ fn bit_lock_under_contention() {
     unsafe impl Sync for Page {}
     let page = Page { flags: AtomicU32::new(1 << 3), value: cell::UnsafeCell::new(0) };
     let (shared, barrier) = (&page, &Barrier::new(4));
-    thread::scope(|scope| {
+    crate::base::testing::scope(|scope| {
         for id in 0..4_u32 {
             scope.spawn(move || {
                 barrier.wait();
@@ -135,7 +135,7 @@ fn bit_lock_try() {
     let flags = AtomicU32::new(0);
     assert!(bit_lock::try_lock(&flags, 4, rank::PAGE_LOCK));
     assert!(bit_lock::is_locked(&flags, 4));
-    thread::scope(|scope| {
+    crate::base::testing::scope(|scope| {
         scope.spawn(|| assert!(!bit_lock::try_lock(&flags, 4, rank::PAGE_LOCK)));
     });
     bit_lock::unlock(&flags, 4, 7);
@@ -166,7 +166,7 @@ fn readers_and_writers_under_contention() {
     unsafe impl Sync for Shared {}
     let shared = Shared { sem: RwSem::new(), pair: cell::UnsafeCell::new((0, 0)) };
     let (shared_ref, barrier) = (&shared, &Barrier::new(4));
-    thread::scope(|scope| {
+    crate::base::testing::scope(|scope| {
         for id in 0..4_u32 {
             scope.spawn(move || {
                 barrier.wait();

@@ -1,6 +1,7 @@
 use super::*;
 use crate::base::alloc::testing::Countdown;
 use crate::base::error::Error;
+use crate::base::testing::{forever, rounds, scope};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -12,7 +13,7 @@ struct Vma {
 
 impl Vma {
     fn leaked(start: u64, end: u64) -> &'static Self {
-        Box::leak(Box::new(Self { start: AtomicU64::new(start), end: AtomicU64::new(end) }))
+        forever(Self { start: AtomicU64::new(start), end: AtomicU64::new(end) })
     }
     fn set(&self, start: u64, end: u64) {
         self.start.store(start, Ordering::Relaxed);
@@ -152,7 +153,7 @@ fn ops(space: u64) -> impl Strategy<Value = Vec<Op>> {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: if cfg!(miri) { 4 } else { 300 },
+        cases: rounds(300, 4) as u32,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
@@ -362,7 +363,7 @@ fn a_covered_address_is_never_reported_uncovered() {
         }
     };
     let (stop, looks) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    std::thread::scope(|s| {
+    scope(|s| {
         let readers = [1_u64, 2, 3].map(|mut seed| {
             let (index, stop, looks) = (&index, &stop, &looks);
             s.spawn(move || {
@@ -380,7 +381,7 @@ fn a_covered_address_is_never_reported_uncovered() {
             })
         });
         let mut seed = 99_u64;
-        let least = if cfg!(miri) { 100 } else { 300_000 };
+        let least = rounds(300_000, 100) as u64;
         // On a machine with other work, time is up before the numbers are reached.
         let began = std::time::Instant::now();
         let busy = |rounds| {

@@ -4,6 +4,7 @@ use super::chain::{Chains, Entry, SLOTS};
 use crate::base::alloc::Heap;
 use crate::base::alloc::testing::Countdown;
 use crate::base::sync::atomic::{AtomicBool, Ordering};
+use crate::base::testing::{rounds, scope};
 use crate::base::types::{Pfn, VirtAddr};
 use crate::page::Page;
 use core::ops::ControlFlow;
@@ -228,12 +229,12 @@ impl Drop for Stop<'_> {
 /// One walks, two map and unmap: what stays is visited once by every walk.
 #[test]
 fn walks_beside_changes_are_complete() {
-    let rounds = if cfg!(miri) { 30 } else { 4_000 };
+    let rounds = rounds(4_000, 30);
     let rig = Rig::new();
     let stays: BTreeSet<u64> = (0..9).collect();
     stays.iter().for_each(|n| rig.add(*n));
     let stop = AtomicBool::new(false);
-    std::thread::scope(|s| {
+    scope(|s| {
         let _stop = Stop(&stop);
         for thread in 1..3_u64 {
             let (rig, stop) = (&rig, &stop);
@@ -262,9 +263,9 @@ fn walks_beside_changes_are_complete() {
 /// as it can.
 #[test]
 fn promises_are_kept() {
-    let rounds = if cfg!(miri) { 20 } else { 5_000 };
+    let rounds = rounds(5_000, 20);
     let chains = Chains::new(&Heap::global().unwrap());
-    std::thread::scope(|s| {
+    scope(|s| {
         for thread in 0..3 {
             let chains = &chains;
             s.spawn(move || {

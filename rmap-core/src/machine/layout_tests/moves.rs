@@ -329,7 +329,7 @@ fn t4_a_moving_page_is_always_found<S: SoftSystem>() {
     let pfn = rig.mm().table().load(at(BASE + 1)).pfn().unwrap();
     let page = rig.m().rmap().pages().page(pfn).unwrap();
     let walks = AtomicU64::new(0);
-    std::thread::scope(|scope| {
+    crate::base::testing::scope(|scope| {
         scope.spawn(|| {
             while walks.load(Ordering::Relaxed) < WALKS {
                 let mut found = Vec::new();

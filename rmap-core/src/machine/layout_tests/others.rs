@@ -247,7 +247,7 @@ impl VmaOps for Counting {
 
 fn operations_hear_of_every_vma_that_comes_and_goes<S: SoftSystem>() {
     // Each engine's own.
-    let heard: &'static Counting = Box::leak(Box::new(Counting(AtomicI64::new(0))));
+    let heard: &'static Counting = crate::base::testing::forever(Counting(AtomicI64::new(0)));
     let rig = Rig::<S>::new();
     let (m, mm) = (rig.m(), rig.mm());
     let ext = VmaExt { ops: Some(heard), private: 7 };

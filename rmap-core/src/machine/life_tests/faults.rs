@@ -229,7 +229,7 @@ impl VmaOps for Ops {
 
 impl Ops {
     fn leaked(fills: bool) -> &'static Self {
-        Box::leak(Box::new(Self { fills, ..Self::default() }))
+        crate::base::testing::forever(Self { fills, ..Self::default() })
     }
     fn ext(&'static self, private: usize) -> VmaExt {
         VmaExt { ops: Some(self), private }

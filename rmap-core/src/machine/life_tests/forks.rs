@@ -189,7 +189,7 @@ fn t13_a_page_swapped_out_in_the_middle_of_a_fork_is_found_by_both<S: SoftSystem
     let world = w.clone();
     charges.next(move |_| {
         let page = world.machine.rmap().pages().page(pfn).unwrap();
-        std::thread::scope(|s| {
+        crate::base::testing::scope(|s| {
             s.spawn(|| assert_eq!(world.machine.swap_out(page), Ok(true)));
         });
         true

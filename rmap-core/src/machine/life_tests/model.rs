@@ -384,7 +384,7 @@ impl<S: SoftSystem> Program<S> {
 }
 
 fn g6_random_programs_agree_with_a_model_of_bytes<S: SoftSystem>() {
-    let cases = if cfg!(miri) { 2 } else { 96 };
+    let cases = crate::base::testing::rounds(96, 2) as u32;
     let mut runner = TestRunner::new(Config { cases, max_shrink_iters: 4_000, ..Config::default() });
     let programs = prop::collection::vec(op(), 20..400);
     let run = runner.run(&programs, |ops| {

@@ -165,7 +165,7 @@ fn pictures_are_taken_while_others_fork_split_and_exit<S: SoftSystem>() {
     world.poke(&parent, vpn + 1, 1);
     let page = world.page(&parent, vpn);
     let stop = AtomicBool::new(false);
-    std::thread::scope(|s| {
+    crate::base::testing::scope(|s| {
         s.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
                 let drawn = draw(&world, page, "");

@@ -24,7 +24,7 @@ impl Random {
 }
 
 fn rounds() -> u64 {
-    if cfg!(miri) { 20 } else { 3_000 }
+    crate::base::testing::rounds(3_000, 20) as u64
 }
 
 /// A frame that may be anybody's goes out, or is walked to.
@@ -55,7 +55,7 @@ fn g6_threads_with_families_of_their_own<S: SoftSystem>() {
     for page in 0..PAGES {
         w.poke(&ancestor, FIRST + page, 1);
     }
-    std::thread::scope(|s| {
+    crate::base::testing::scope(|s| {
         for thread in 0..4 {
             let (w, first) = (&w, w.machine.fork(&ancestor).unwrap());
             s.spawn(move || {
@@ -134,7 +134,7 @@ fn g6_threads_in_one_address_space<S: SoftSystem>() {
     let shmem = w.machine.new_shmem(PAGES).unwrap();
     w.map(&mm, FIRST, PAGES, RW);
     w.map_with(&mm, 0x400, PAGES, SHARED_RW, Some((&shmem, 0)), VmaExt::default());
-    std::thread::scope(|s| {
+    crate::base::testing::scope(|s| {
         for thread in 0..4_u64 {
             let (w, mm) = (&w, &mm);
             s.spawn(move || {
@@ -204,7 +204,7 @@ fn g1_walks_find_what_stays<S: SoftSystem>() {
     }
     let relative = w.machine.fork(&ancestor).unwrap();
     let stop = AtomicBool::new(false);
-    std::thread::scope(|s| {
+    crate::base::testing::scope(|s| {
         for thread in 0..2 {
             let (w, ancestor, relative, stop) = (&w, &ancestor, &relative, &stop);
             s.spawn(move || {

@@ -341,7 +341,7 @@ fn a_slot_whose_page_was_locked_is_found_later<S: SoftSystem>() {
     let page = w.page(&child, 0x100);
     page.get();
     let locked = page.lock();
-    std::thread::scope(|s| {
+    crate::base::testing::scope(|s| {
         s.spawn(|| w.machine.exit(parent));
     });
     drop(locked);
@@ -365,7 +365,7 @@ fn an_entry_that_goes_while_its_fault_waits<S: SoftSystem>() {
     let page = w.page(&child, 0x100);
     let references = page.refcount();
     let locked = page.lock();
-    std::thread::scope(|s| {
+    crate::base::testing::scope(|s| {
         let fault = s.spawn(|| w.machine.fault(&parent, at(0x100), Access::Read));
         while page.refcount() == references {
             std::thread::yield_now();
