@@ -87,7 +87,6 @@ impl Sanitizer {
                 ("use-after-free", "heap-use-after-free"),
                 ("library-use-after-free", "heap-use-after-free"),
                 ("leak", "detected memory leaks"),
-                ("library-leak", "detected memory leaks"),
             ],
             Self::Thread => &[("race", "data race"), ("library-race", "data race")],
             Self::Undefined => &[("overflow", "signed integer overflow"), ("use-after-free", "heap-use-after-free")],
