@@ -20,6 +20,7 @@
 
 use crate::base::alloc::Heap;
 use crate::base::error::{Error, Result};
+use crate::base::mutant::mutant;
 use crate::base::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use crate::base::sync::{CachePadded, Mutex, STRIPES, rank, stripe};
 use core::alloc::Layout;
@@ -140,9 +141,11 @@ impl<T: SlabItem> Slab<T> {
         let mut seen = head.load(Ordering::Relaxed);
         loop {
             link.next.store(seen as u32, Ordering::Relaxed);
-            let new = (((seen >> 32) + 1) << 32) | u64::from(link.index + 1);
+            let pushes = (seen >> 32) + u64::from(!mutant("slab_without_tag"));
+            let new = (pushes << 32) | u64::from(link.index + 1);
             // Release: what the last owner wrote is seen by the next; pairs with the Acquire in `pop`, and in `live`.
-            match head.compare_exchange_weak(seen, new, Ordering::Release, Ordering::Relaxed) {
+            let order = if mutant("slab_relaxed_give") { Ordering::Relaxed } else { Ordering::Release };
+            match head.compare_exchange_weak(seen, new, order, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(now) => seen = now,
             }

@@ -31,6 +31,7 @@ use crate::base::alloc::{Heap, HeapVec};
 use crate::base::error::{Error, Result};
 #[cfg(feature = "std")]
 use crate::base::file::FileStore;
+use crate::base::mutant::mutant;
 use crate::base::sync::atomic::{AtomicU64, Ordering};
 use crate::base::sync::{Mutex, rank};
 use crate::base::types::{PAGE_SIZE, Pfn};
@@ -219,9 +220,9 @@ impl SwapStore {
         }
         self.step(slot, |cached, uses| match (cached, uses) {
             (None, 0) => Err(Error::Stale),
-            (Some(_), _) => Err(Error::Exists),
+            (Some(_), _) if !mutant("swap_enter_twice") => Err(Error::Exists),
             (None, USES) => Err(Error::NoSpace),
-            (None, _) => Ok((Some(page), uses + 1)),
+            (_, _) => Ok((Some(page), uses + 1)),
         })?;
         Ok(())
     }

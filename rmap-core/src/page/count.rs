@@ -17,6 +17,7 @@
 
 use super::Page;
 use super::flags::PageFlags;
+use crate::base::mutant::mutant;
 use crate::base::sync::atomic::{AtomicU32, Ordering, fence};
 use core::hint::cold_path;
 
@@ -96,7 +97,13 @@ impl Page {
     /// One mapping by a single entry less. PTE lock held.
     #[inline]
     pub fn remove_mapping(&self) -> Unmapped {
-        let before = self.mapcount.fetch_sub(1, Ordering::AcqRel);
+        let before = if mutant("count_in_two_steps") {
+            let before = self.mapcount.load(Ordering::Acquire);
+            self.mapcount.store(before - 1, Ordering::Release);
+            before
+        } else {
+            self.mapcount.fetch_sub(1, Ordering::AcqRel)
+        };
         debug_assert!(before != 0, "mapcount of pfn {} falls below zero", self.pfn.0);
         let this = before == 1;
         let all = if self.is_compound() { total(self.head().word.fetch_sub(ONE, Ordering::AcqRel)) == 1 } else { this };
@@ -166,7 +173,9 @@ impl Page {
         let head = self.head();
         head.get();
         head.pins.fetch_add(1, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
+        if !mutant("pin_without_fence") {
+            fence(Ordering::SeqCst);
+        }
         if head.mapping.load().is_anon() && !self.has(PageFlags::ANON_EXCLUSIVE) {
             let last = self.unpin();
             debug_assert!(!last, "the caller holds a reference");

@@ -6,6 +6,7 @@
 
 use super::Rmap;
 use crate::base::error::{Error, Result};
+use crate::base::mutant::mutant;
 use crate::base::types::{Pfn, VirtAddr};
 use crate::engine::{Engine, Kernel};
 use crate::mm::Vma;
@@ -136,6 +137,9 @@ impl<S: Kernel> Rmap<S> {
         self.check_anon(vma, addr)?;
         if !matches!(page.head().mapping().load(), Mapping::Anon(_)) {
             return Err(Error::Invalid);
+        }
+        if mutant("reanchor_clears_first") {
+            page.head().mapping().store(Mapping::None);
         }
         self.engine.reanchor(page.head(), vma, addr);
         page.set(PageFlags::ANON_EXCLUSIVE);

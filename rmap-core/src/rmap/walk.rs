@@ -6,6 +6,7 @@
 //! the anchor's lock is not recursive.
 
 use super::Rmap;
+use crate::base::mutant::mutant;
 use crate::base::types::VirtAddr;
 use crate::engine::{Engine, Kernel, Kind, Lookup, Wait, kind_of};
 use crate::mm::Vma;
@@ -164,7 +165,7 @@ impl<S: Kernel> Rmap<S> {
         while pgoff <= last {
             let at = bounds.start.add_pages(pgoff - bounds.pgoff);
             pgoff += 1;
-            if sync == Sync::No && !maps(table.load(at), head) {
+            if (sync == Sync::No || mutant("walk_never_waits")) && !maps(table.load(at), head) {
                 continue;
             }
             let Some(mut locked) = table.lock(at, false) else { continue };

@@ -1,4 +1,10 @@
-//! Fork against a walk that unmaps (T13), and against one that finds it half-way (T7).
+//! Fork against walks (G1).
+//!
+//! | model | race |
+//! |---|---|
+//! | `fork_against_unmap` | the walk unmaps whatever it finds (T13) |
+//! | `fork_against_walk` | it only looks |
+//! | `failed_fork_against_walk` | and the fork fails half-way (T7) |
 #![cfg(all(test, loom))]
 
 use super::run_model;
@@ -113,6 +119,34 @@ fn loom_fork_against_unmap() {
         for mm in [&world.parent, &world.child] {
             assert!(matches!(mm.table().load(at(0)), Pte::Swap(entry) if entry.slot == SLOT));
         }
+        world.end();
+    });
+}
+
+/// The parent's mapping is visited once, the child's when it has been made.
+#[test]
+fn loom_fork_against_walk() {
+    run_model("fork_against_walk", Some(4), || {
+        let world = Arc::new(World::new());
+        let forker = thread::spawn({
+            let world = world.clone();
+            move || world.fork(false)
+        });
+        {
+            let page = world.page();
+            let _locked = page.lock();
+            let (mut parents, mut children) = (0, 0);
+            let end = world.rmap.for_each_mapping(page, |vma, addr, pte| {
+                assert!(vma.generation() % 2 == 1 && vma.contains(addr) && pte.pfn() == Some(Pfn(1)));
+                let parent = core::ptr::eq(vma.mm(), &*world.parent);
+                *if parent { &mut parents } else { &mut children } += 1;
+                ControlFlow::Continue(())
+            });
+            assert_eq!((end, parents), (WalkEnd::Complete, 1));
+            assert!(children <= 1);
+        }
+        forker.join().unwrap();
+        assert_eq!(world.page().mapcount(), 2);
         world.end();
     });
 }

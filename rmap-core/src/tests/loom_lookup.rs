@@ -1,11 +1,12 @@
-//! Look-ups against whoever takes the anchor away (T6): the second look, the reference that is not had, the root that
-//! was locked.
+//! Look-ups against whoever takes the anchor away (G2, G3, T6): the second look, the reference that is not had, the root
+//! that was locked.
 //!
 //! | model | race |
 //! |---|---|
 //! | `lookup_unlink` | the page is unmapped and its VMA freed |
 //! | `get_unlink` | the same, by a reference, which `anon_vma` alone has |
 //! | `lookup_reuse` | and the slot becomes the anchor of another family, with another page or this one |
+//! | `get_reuse` | the same, by a reference |
 //! | `lookup_reuse_as_child` | (`anon_vma`) and the slot becomes another family's child: same word, another root |
 //! | `lookup_moved` | and the page belongs to another family that was there before |
 #![cfg(all(test, loom))]
@@ -155,6 +156,33 @@ fn loom_get_unlink() {
                     // Whoever is linked now, nobody perhaps.
                     let _ = found.lock().for_each_vma(0, u64::MAX, |vma, _| {
                         assert!(vma.generation() % 2 == 1);
+                        ControlFlow::Continue(())
+                    });
+                }
+            },
+        );
+    });
+}
+
+/// The slot belongs to another family by the time that the reference is tried for: it is given back, or the family is
+/// still the page's.
+#[test]
+fn loom_get_reuse() {
+    run_model("get_reuse", None, || {
+        let world = World::<Anon>::new(2);
+        world.map(0);
+        world.map(1);
+        world.touch(0, 1);
+        race(
+            world,
+            |world| {
+                world.unmap(0, false);
+                world.touch(1, 2);
+            },
+            |world| {
+                if let Some(found) = world.rmap.engine().get_anon_vma(world.page(1)) {
+                    let _ = found.lock().for_each_vma(0, u64::MAX, |vma, _| {
+                        assert!(core::ptr::eq(vma.mm(), &*world.mms[0]), "a reference to another family's anchor");
                         ControlFlow::Continue(())
                     });
                 }

@@ -87,6 +87,43 @@ fn loom_word_rwsem_the_last_reader_lets_the_writer_in() {
     });
 }
 
+/// Who only tries gets in beside nobody that it may not, and sees what they wrote.
+#[test]
+fn loom_word_rwsem_try() {
+    run_model("word_rwsem_try", Some(3), || {
+        let guarded = Guarded::new();
+        let reader = thread::spawn({
+            let guarded = guarded.clone();
+            move || {
+                if guarded.sem.try_read() {
+                    // SAFETY: under the lock.
+                    assert!(guarded.value.with(|value| unsafe { *value }) <= 2);
+                    // SAFETY: taken above.
+                    unsafe { guarded.sem.unlock_read() };
+                }
+            }
+        });
+        let writer = thread::spawn({
+            let guarded = guarded.clone();
+            move || {
+                let taken = guarded.sem.try_write();
+                if taken {
+                    // SAFETY: under the lock.
+                    guarded.value.with_mut(|value| unsafe { *value += 1 });
+                    // SAFETY: taken above.
+                    unsafe { guarded.sem.unlock_write() };
+                }
+                u32::from(taken)
+            }
+        });
+        guarded.add();
+        reader.join().unwrap();
+        let tried = writer.join().unwrap();
+        assert_eq!(guarded.get(), 1 + tried);
+        assert!(!guarded.sem.is_locked() && guarded.sem.waiters() == 0);
+    });
+}
+
 /// A downgrade lets readers in, and writers only when it is over.
 #[test]
 fn loom_word_rwsem_downgrade() {

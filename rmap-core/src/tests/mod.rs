@@ -12,7 +12,21 @@
 //! | `failures` | every allocation of an operation made to fail in turn |
 //! | `known_bugs` | T1 to T15: the known ways to be wrong |
 //! | `bounds` | how much memory, how many candidates, which locks |
-//! | `loom_*` | models: each names its race |
+//!
+//! Models, each named after its race; `.ci/loom` runs them, and their mutants:
+//!
+//! | file | what races |
+//! |---|---|
+//! | `loom_lookup` | a look-up, with whoever takes the anchor away |
+//! | `loom_fork`, `loom_relayout`, `loom_move`, `loom_chain` | a walk, with fork, split, merge, shift, mremap; over chains |
+//! | `loom_family` | unmapping, pins, re-anchoring and the end of a family, with walks |
+//! | `loom_machine` | faults of relatives on one page |
+//! | `loom_prepare` | first faults of one region |
+//! | `loom_rcu`, `loom_slab` | readers, with freeing; owners, with handing out again |
+//! | `loom_rwsem`, `loom_word_rwsem` | locks: as models use them, and the words that production has |
+//!
+//! Under loom the rwsem and the mutex of other models are stand-ins with fewer states (`base::sync::model`); the words
+//! that they stand for have models of their own. Grace periods, slabs, page locks and page tables are production's.
 
 /// The list of engines: calls the macro `then` for each, with its name, its system in `toy`, and its machine in
 /// [`machine::system`](crate::machine::system).
@@ -71,9 +85,13 @@ mod world;
 #[cfg(loom)]
 mod loom_chain;
 #[cfg(loom)]
+mod loom_family;
+#[cfg(loom)]
 mod loom_fork;
 #[cfg(loom)]
 mod loom_lookup;
+#[cfg(loom)]
+mod loom_machine;
 #[cfg(loom)]
 mod loom_move;
 #[cfg(loom)]
@@ -81,7 +99,11 @@ mod loom_prepare;
 #[cfg(loom)]
 mod loom_rcu;
 #[cfg(loom)]
+mod loom_relayout;
+#[cfg(loom)]
 mod loom_rwsem;
+#[cfg(loom)]
+mod loom_slab;
 #[cfg(loom)]
 mod loom_word_rwsem;
 

@@ -55,7 +55,8 @@ impl WordRwSem {
             // Acquire; pairs with the Release in `unlock_write` and `downgrade`.
             let used = if mutant("rwsem_turn_kept") { 0 } else { READERS_NEXT };
             let inside = (word & !used) + 1;
-            match self.word.compare_exchange_weak(word, inside, Ordering::Acquire, Ordering::Relaxed) {
+            let order = if mutant("rwsem_relaxed_read") { Ordering::Relaxed } else { Ordering::Acquire };
+            match self.word.compare_exchange_weak(word, inside, order, Ordering::Relaxed) {
                 Ok(_) => return true,
                 Err(now) => word = now,
             }
@@ -189,6 +190,12 @@ impl WordRwSem {
     /// This thread holds the lock for writing.
     #[inline]
     pub(crate) unsafe fn downgrade(&self) {
+        if mutant("rwsem_downgrade_gap") {
+            // SAFETY: the caller's contract.
+            unsafe { self.unlock_write() };
+            self.read();
+            return;
+        }
         // Release; pairs with the Acquire in `try_read`. The writer goes and one reader comes in one step.
         let was = self.word.fetch_sub(WRITER - 1, Ordering::Release);
         debug_assert!(was & WRITER != 0, "downgraded, but not write-locked");

@@ -166,7 +166,7 @@ impl<S: System> AnonVmaEngine<S> {
         // SAFETY: (1) the count is 0, so this thread alone frees the slot; (2) it came from `nodes`; (3) its tree is
         // empty: a linked anon_vma has a reference.
         unsafe { self.nodes.give(core::ptr::NonNull::from(node)) };
-        if !core::ptr::eq(root, node) {
+        if !core::ptr::eq(root, node) && !mutant("root_not_held") {
             self.put_anon_vma(root);
         }
     }

@@ -75,6 +75,11 @@ impl<S: System> AnonVma<S> {
         // SAFETY: the slot is ours alone until it is published.
         let guarded = unsafe { self.guarded_mut() };
         debug_assert!(guarded.tree.is_empty());
+        if mutant("lock_new_on_reuse") && self.lock.is_locked() {
+            // As a lock that is constructed again forgets who is inside.
+            // SAFETY: only a late look-up holds it; that it will unlock it once more is what the model reports.
+            unsafe { self.lock.unlock_read_raw() };
+        }
         guarded.parent = self;
         guarded.num_children = 1;
         guarded.num_active_vmas = 1;
@@ -92,7 +97,9 @@ impl<S: System> AnonVma<S> {
         guarded.num_children = 0;
         guarded.num_active_vmas = 1;
         let root = parent.root();
-        root.get();
+        if !mutant("root_not_held") {
+            root.get();
+        }
         self.root.store(core::ptr::from_ref(root).cast_mut(), Ordering::Relaxed);
         self.refcount.store(1, Ordering::Release);
     }
@@ -156,7 +163,8 @@ impl<S: System> AnonVma<S> {
     #[inline]
     pub(super) fn try_get(&self) -> bool {
         let wanted = |n| n != 0 || mutant("get_without_zero_check");
-        self.refcount.fetch_update(Ordering::Acquire, Ordering::Acquire, |n| wanted(n).then_some(n + 1)).is_ok()
+        let order = if mutant("get_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
+        self.refcount.fetch_update(order, Ordering::Acquire, |n| wanted(n).then_some(n + 1)).is_ok()
     }
 
     /// One reference less. Returns whether the slot is free now: the caller gives it back. AcqRel: every former holder

@@ -9,6 +9,7 @@ use super::node::AnonVma;
 use super::topology::{same_anchors, tie_all, untie};
 use super::{AnonVmaSystem, ties};
 use crate::base::error::Result;
+use crate::base::mutant::mutant;
 use crate::ds::interval_tree::NeedNodes;
 use crate::engine::Relayout;
 use crate::mm::{Arena, Vma, VmaKey};
@@ -74,7 +75,7 @@ impl<'a, S: AnonVmaSystem> Plan<'a, S> {
             return Ok(());
         };
         // Lock order: mmap_lock -> i_mmap_rwsem -> anon_vma root.
-        let held = own.lock_root();
+        let mut held = own.lock_root();
         for n in 0..self.steps.len() {
             let Some(Retie { key: Some(key), chain, .. }) = &mut self.steps[n] else { continue };
             // SAFETY: the lock is held exclusively; VMAs stay alive until they are untied.
@@ -90,6 +91,10 @@ impl<'a, S: AnonVmaSystem> Plan<'a, S> {
         for step in self.steps.iter_mut().flatten() {
             // SAFETY: (1) the lock is held exclusively; (2) new ties are made; (3) the old keys are still current.
             unsafe { step.untie_old(self.arena, own) };
+        }
+        if mutant("relayout_two_steps") {
+            drop(held);
+            held = own.lock_root();
         }
         apply();
         drop(held);

@@ -178,7 +178,7 @@ impl<S: AnonVmaSystem> AnonVmaEngine<S> {
         let key = child.current_key();
         let mut room = 1;
         loop {
-            let held = parents.lock_root();
+            let held = (!mutant("fork_without_lock")).then(|| parents.lock_root());
             // SAFETY: the lock is held; `child` stays alive until it is untied.
             if unsafe { tie_all(arena, chain, key) }.is_ok() {
                 let reusable = chain.links().iter().map(|link| link.node()).find(|node| {
@@ -228,7 +228,7 @@ impl<S: AnonVmaSystem> AnonVmaEngine<S> {
         if early {
             self.put_anon_vma(own);
         }
-        let held = own.lock_root();
+        let held = (!mutant("unlink_without_lock")).then(|| own.lock_root());
         // SAFETY: the VMA lock and the root's are held exclusively; below the latter the VMA is in no tree any more.
         let chain = unsafe { ties(vma).chain_mut() };
         // SAFETY: (1) tied with these places since its bounds last changed; (2) the lock is held exclusively.

@@ -14,6 +14,7 @@
 use super::super::system::SoftSystem;
 use super::{Fault, Machine, Outcome, WRITTEN};
 use crate::base::error::{Error, Result};
+use crate::base::mutant::mutant;
 use crate::base::types::{Pfn, VmFlags};
 use crate::mm::System;
 use crate::page::Page;
@@ -89,14 +90,13 @@ impl<S: SoftSystem> Machine<S> {
     /// VMA's.
     fn reuse_anon(&self, f: &Fault<'_, S>, page: &Page) -> bool {
         let cached = || u32::from(page.has(PageFlags::SWAP_CACHE));
-        if !matches!(page.mapping().load(), Mapping::Anon(_)) || page.refcount() > 1 + cached() {
+        let held_by = |most| page.refcount() <= most || mutant("cow_reuse_uncounted");
+        if !matches!(page.mapping().load(), Mapping::Anon(_)) || !held_by(1 + cached()) {
             return false;
         }
         // A try: the page lock comes before the PTE lock. Whoever holds it has a reference.
         let Some(_locked) = page.try_lock() else { return false };
-        self.leave_swap_cache(page)
-            && page.refcount() == 1
-            && self.rmap.page_move_anon_rmap(page, f.vma, f.addr).is_ok()
+        self.leave_swap_cache(page) && held_by(1) && self.rmap.page_move_anon_rmap(page, f.vma, f.addr).is_ok()
     }
 
     /// Puts a copy in the place of `old` (of the zero page: `None`). The caller has a reference to it, and no lock

@@ -13,6 +13,7 @@ use super::super::swap::SwapStore;
 use super::super::system::SoftSystem;
 use super::{Fault, Machine, Outcome, WRITTEN};
 use crate::base::error::{Error, Result};
+use crate::base::mutant::mutant;
 use crate::base::types::{PAGE_SIZE, VmFlags};
 use crate::page::Page;
 use crate::page::flags::{PageFlags, PageLock};
@@ -118,7 +119,7 @@ impl<S: SoftSystem> Machine<S> {
         // Uses: the cache's and this entry's. References: the cache's and this fault's. Neither rises while both locks
         // are held: other uses come from other entries, and other references from mappings or from the cache under the
         // page lock.
-        let alone = swap.count(entry.slot) == 2 && page.refcount() == 2;
+        let alone = (swap.count(entry.slot) == 2 || mutant("swap_in_count_unasked")) && page.refcount() == 2;
         let exclusive = (entry.exclusive || alone) && !matches!(word, Mapping::Ksm(_));
         self.rmap.page_add_anon_rmap(page, f.vma, f.addr, exclusive, Level::Single)?;
         if exclusive && word.is_anon() {
