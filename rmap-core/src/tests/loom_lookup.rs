@@ -1,5 +1,5 @@
-//! Look-ups against whoever takes the anchor away (G2, G3, T6): the second look, the reference that is not had, the root
-//! that was locked.
+//! Look-ups against whoever takes the anchor away (G2, G3, T6): the second look, the reference that is not had, the
+//! root that was locked.
 //!
 //! | model | race |
 //! |---|---|

@@ -1,5 +1,5 @@
-//! Moves of entries against walks and unmapping (T4): a walk that visits source and copy in this order, and one that is
-//! kept away because it would not.
+//! Moves of entries against walks and unmapping (G1, T4): a walk that visits source and copy in this order, and one
+//! that is kept away because it would not.
 #![cfg(all(test, loom))]
 
 use super::run_model;

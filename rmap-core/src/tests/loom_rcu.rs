@@ -1,4 +1,4 @@
-//! Grace periods against readers: what is freed is out of every reader's reach.
+//! Grace periods against readers: what is freed is out of every reader's reach (G2).
 #![cfg(all(test, loom))]
 
 use super::run_model;
