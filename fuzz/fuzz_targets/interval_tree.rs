@@ -2,4 +2,5 @@
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use rmap_fuzz::interval_tree::{Step, run};
-fuzz_target!(|steps: Vec<Step>| run(&steps));
+use rmap_fuzz::steps::Steps;
+fuzz_target!(|steps: Steps<Step>| run(&steps.0));

@@ -73,7 +73,8 @@ impl Both {
         self.pool.refill(1).expect("memory");
         // SAFETY: the box keeps the item in place until it is removed below.
         let place = unsafe { self.tree.insert(&self.pool, NonNull::from(&*item)) };
-        self.list.push((item, place.ok().expect("the pool was refilled")));
+        let Ok(place) = place else { panic!("the pool was refilled") };
+        self.list.push((item, place));
     }
 
     fn remove(&mut self, nth: usize) {

@@ -67,7 +67,7 @@ impl Runner {
             (None, true) => {
                 let held = process.mm.read();
                 let file = held.find(at(start)).and_then(|vma| vma.file()).expect("shared memory is a file");
-                let pages = vec![Rc::new([0; 4096]); pages as usize];
+                let pages = (0..pages).map(|_| Rc::new([0; 4096])).collect();
                 self.objects.push(Object { id: file.id(), is_file: false, pages });
                 Some((self.objects.len() - 1, 0))
             }

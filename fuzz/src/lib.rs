@@ -23,18 +23,23 @@ pub mod mapping_word;
 mod model;
 pub mod op;
 pub mod runner;
+pub mod steps;
 pub mod trace_parser;
 
 use arbitrary::{Arbitrary, Unstructured};
+use steps::Steps;
 
-/// A target's name, and what it does with an input: as the fuzzer does it, for whoever has the input and no fuzzer.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+/// What a target does with an input: as the fuzzer does it, for whoever has the input and no fuzzer.
+pub type Target = fn(&[u8]);
+
+/// The targets by name.
+pub const TARGETS: &[(&str, Target)] = &[
     ("machine_ops", |data| structured(data, |program| runner::run(&program, false))),
     ("oom", |data| structured(data, |program| runner::run(&program, true))),
     ("engines_agree", |data| structured(data, |program| engines_agree::run(&program))),
     ("trace_parser", trace_parser::run),
-    ("interval_tree", |data| structured(data, |steps: Vec<_>| interval_tree::run(&steps))),
-    ("mapping_word", |data| structured(data, |steps: Vec<_>| mapping_word::run(&steps))),
+    ("interval_tree", |data| structured(data, |steps: Steps<_>| interval_tree::run(&steps.0))),
+    ("mapping_word", |data| structured(data, |steps: Steps<_>| mapping_word::run(&steps.0))),
 ];
 
 /// Reads an input as the fuzzer reads it.

@@ -28,7 +28,7 @@ pub fn run(data: &[u8]) {
     match kind {
         b'Z' => from_file(data),
         b'S' => with_text(data, |text, lines| drop(snapshot(TextLines::new("text", text), lines))),
-        b'E' => with_text(data, |text, lines| replay(text, lines)),
+        b'E' => with_text(data, replay),
         // Without the header, which no mutation finds.
         _ => with_text(data, |text, _| {
             let text = format!("{HEADER}\n{text}");

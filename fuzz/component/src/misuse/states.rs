@@ -166,7 +166,7 @@ impl Embedder {
                 rmap_page_make_compound(ctx, pfn, 0),
             ));
         }
-        if known.pins == 0 && call % 4 == 0 {
+        if known.pins == 0 && call.is_multiple_of(4) {
             return Some(one_of!(0_u8, rmap_page_unpin(page, last)));
         }
         Some(one_of!(
