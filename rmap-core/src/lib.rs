@@ -28,7 +28,8 @@
 //!       File.i_mmap_rwsem
 //!         anchor's rwsem (the root's in anon_vma, the only one in full_scan and pte_chain)
 //!           mm.page_table_lock, PTE lock    two: address order; in fork the parent's first
-//!             swap slots, free frames, slabs, the list of address spaces, the locks of pte_chain's chains
+//!             swap slots, free frames, slabs, the list of address spaces
+//!               the locks of pte_chain's chains
 //! ```
 //!
 //! Faults take the page lock under mmap_lock. Reclaim takes it with no mmap_lock held, and whoever holds a page lock

@@ -6,7 +6,7 @@
 //! | `pin_against_share` | a pin without locks against fork's sharing: one of them gives way (G6) |
 //! | `reanchor_against_walk` | the page becomes the child's own: walks under the page lock (T12) and look-ups without it find its mapping (G1, T14) |
 //! | `unlink_last_vma` | the family ends while a walk has its root (G2) |
-//! | `root_goes_last` | the same, and all that the walk has is a reference to the child's anchor (T6) |
+//! | `root_goes_last` | the same, and all that the walk has is a reference to the child's anchor (T6); nothing is left in the end (G7) |
 #![cfg(all(test, loom))]
 
 use super::run_model;

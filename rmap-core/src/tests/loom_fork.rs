@@ -151,7 +151,7 @@ fn loom_fork_against_walk() {
     });
 }
 
-/// A fork that fails after a walker can reach the child: the parent's mapping is seen once by every walk, and the child
+/// A fork that fails after a walker can reach the child (G4): the parent's mapping is seen once by every walk, and the child
 /// is whole whenever it is seen.
 #[test]
 fn loom_failed_fork_against_walk() {

@@ -1,4 +1,5 @@
-//! Two threads that prepare at once: one VMA, and two neighbours that could share.
+//! Two threads that prepare at once: one VMA, and two neighbours that could share; there is never an anchor too many
+//! (G5).
 #![cfg(all(test, loom))]
 
 use super::run_model;

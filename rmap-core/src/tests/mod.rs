@@ -22,6 +22,7 @@
 //! | `loom_family` | unmapping, pins, re-anchoring and the end of a family, with walks |
 //! | `loom_machine` | faults of relatives on one page |
 //! | `loom_prepare` | first faults of one region |
+//! | `loom_allocator` | who asks for memory, with a walk under the allocator's own lock |
 //! | `loom_rcu`, `loom_slab` | readers, with freeing; owners, with handing out again |
 //! | `loom_rwsem`, `loom_word_rwsem` | locks: as models use them, and the words that production has |
 //!
@@ -82,6 +83,8 @@ mod toy;
 #[cfg(not(loom))]
 mod world;
 
+#[cfg(loom)]
+mod loom_allocator;
 #[cfg(loom)]
 mod loom_chain;
 #[cfg(loom)]

@@ -1,4 +1,5 @@
-//! Random histories of several address spaces and files, for each engine, checked against the oracle after every step.
+//! Random histories of several address spaces and files, for each engine, checked against the oracle after every step
+//! (G1), the locks under which memory is asked for and given back among it (G8).
 //!
 //! ```text
 //!   page   0                                              23

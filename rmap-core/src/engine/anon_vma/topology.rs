@@ -207,7 +207,8 @@ impl<S: AnonVmaSystem> AnonVmaEngine<S> {
                 }
                 return Ok(());
             }
-            drop(held);
+            // Unlocked here, but by the mutant.
+            let _held = held.filter(|_| mutant("fork_refills_locked"));
             if let Err(error) = arena.nodes.refill(room) {
                 chain.free(&arena.heap);
                 self.put_anon_vma(fresh);
