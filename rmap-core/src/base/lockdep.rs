@@ -89,10 +89,13 @@ mod checked {
         }
     }
 
-    std::thread_local! {
+    crate::base::sync::thread_local! {
         static STACK: RefCell<Stack> = const {
             RefCell::new(Stack { len: 0, held: [Held { rank: NO_RANK, address: 0, kind: Kind::Rcu }; DEPTH] })
         };
+    }
+
+    std::thread_local! {
         /// Where `audit::record` collects on this thread; null when it does not run.
         static AUDIT: Cell<*mut Vec<super::audit::Acquisition>> = const { Cell::new(core::ptr::null_mut()) };
     }
@@ -116,7 +119,8 @@ mod checked {
 
     #[track_caller]
     pub(crate) fn check(rank: u8, address: usize, kind: Kind, order: Order) {
-        STACK.with_borrow(|stack| {
+        STACK.with(|stack| {
+            let stack = stack.borrow();
             for held in stack.held() {
                 if held.kind == Kind::Rcu {
                     continue;
@@ -151,7 +155,7 @@ mod checked {
 
     #[track_caller]
     pub(super) fn acquired(rank: u8, address: usize, kind: Kind) {
-        STACK.with_borrow_mut(|stack| stack.push(Held { rank, address, kind }));
+        STACK.with(|stack| stack.borrow_mut().push(Held { rank, address, kind }));
         let audit = AUDIT.get();
         if !audit.is_null() && kind != Kind::Rcu {
             // Locks that an audited allocator takes for `push` are not the audited code's.
@@ -165,27 +169,34 @@ mod checked {
 
     #[track_caller]
     pub(crate) fn released(address: usize, kind: Kind) {
-        STACK.with_borrow_mut(|stack| match stack.find(address, kind) {
-            Some(at) => stack.remove(at),
-            // A second panic while unwinding would abort and hide the first.
-            None => assert!(
-                std::thread::panicking(),
-                "lockdep: {kind:?} of {address:#x} is released by a thread that does not hold it",
-            ),
+        STACK.with(|stack| {
+            let mut stack = stack.borrow_mut();
+            match stack.find(address, kind) {
+                Some(at) => stack.remove(at),
+                // A second panic while unwinding would abort and hide the first.
+                None => assert!(
+                    std::thread::panicking(),
+                    "lockdep: {kind:?} of {address:#x} is released by a thread that does not hold it",
+                ),
+            }
         });
     }
 
     #[track_caller]
     pub(crate) fn downgraded(address: usize) {
-        STACK.with_borrow_mut(|stack| match stack.find(address, Kind::Write) {
-            Some(at) => stack.held[at].kind = Kind::Read,
-            None => panic!("lockdep: {address:#x} is downgraded by a thread that does not hold it for writing"),
+        STACK.with(|stack| {
+            let mut stack = stack.borrow_mut();
+            match stack.find(address, Kind::Write) {
+                Some(at) => stack.held[at].kind = Kind::Read,
+                None => panic!("lockdep: {address:#x} is downgraded by a thread that does not hold it for writing"),
+            }
         });
     }
 
     #[track_caller]
     pub(crate) fn assert_no_locks(what: &str) {
-        STACK.with_borrow(|stack| {
+        STACK.with(|stack| {
+            let stack = stack.borrow();
             if let Some(held) = stack.held().iter().find(|h| h.kind != Kind::Rcu) {
                 panic!(
                     "lockdep: {what} while this thread holds {:#x}, rank {} ({}, {:?})",
@@ -201,7 +212,8 @@ mod checked {
     /// The allocator may be the embedder's, and wait for reclaim: no lock is held that reclaim could want (G8, T11).
     #[track_caller]
     pub(crate) fn assert_may_allocate() {
-        STACK.with_borrow(|stack| {
+        STACK.with(|stack| {
+            let stack = stack.borrow();
             if let Some(held) = stack.held().iter().find(|h| h.kind != Kind::Rcu && h.rank >= rank::CACHE) {
                 panic!(
                     "lockdep: the allocator is called while this thread holds {:#x}, rank {} ({}, {:?})",
@@ -216,7 +228,8 @@ mod checked {
 
     #[track_caller]
     pub(crate) fn assert_no_reader(address: usize, what: &str) {
-        STACK.with_borrow(|stack| {
+        STACK.with(|stack| {
+            let stack = stack.borrow();
             assert!(
                 stack.find(address, Kind::Rcu).is_none(),
                 "lockdep: {what} inside a reader of the same domain would wait for itself",

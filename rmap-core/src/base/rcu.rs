@@ -97,7 +97,7 @@ pub struct Rcu {
 impl Rcu {
     /// A domain with nobody inside and nothing retired.
     pub fn new() -> Self {
-        #[cfg(loom)]
+        #[cfg(any(loom, shuttle))]
         stripe();
         Self {
             index: CachePadded(AtomicUsize::new(0)),

@@ -198,7 +198,7 @@ impl NodePool {
     }
 }
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 const _: () = {
     assert!(size_of::<Memory<7>>() == 64 && size_of::<Memory<127>>() == 1024);
     assert!(Size::B64.words() == 7 && Size::B1024.words() == 127);

@@ -84,6 +84,7 @@ impl<S: System> VmaKey<S> {
     /// The VMA that it is a key of.
     #[inline]
     pub fn vma(&self) -> &Vma<S> {
+        const { assert!(2 * size_of::<Self>() < VMA_ALIGN && align_of::<Vma<S>>() == VMA_ALIGN) };
         let key = core::ptr::from_ref(self);
         let vma = core::ptr::with_exposed_provenance::<Vma<S>>(key.addr() & !(VMA_ALIGN - 1));
         // SAFETY: (1) keys exist only as the first field of a VMA, which is aligned to more than their size; (2) the
@@ -111,12 +112,14 @@ impl<S: System> Indexed for VmaKey<S> {
     }
 }
 
-const VMA_ALIGN: usize = 64;
+/// More than the size of two keys, whose atomics are larger where a model looks at them.
+const VMA_ALIGN: usize = if cfg!(shuttle) { 1024 } else { 64 };
 
 /// A region. See the [module](self).
 ///
 /// What a walk reads of it fills its first cache line.
-#[repr(C, align(64))]
+#[cfg_attr(not(shuttle), repr(C, align(64)))]
+#[cfg_attr(shuttle, repr(C, align(1024)))]
 pub struct Vma<S: System> {
     /// Page offsets. The spare one is written under mmap_lock (write); the current one is constant.
     keys: [VmaKey<S>; 2],

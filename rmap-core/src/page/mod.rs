@@ -63,7 +63,7 @@ pub struct Page {
     owner: u32,
 }
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 const _: () = {
     assert!(core::mem::offset_of!(Page, pfn) == 32, "what the reverse map uses fits 32 bytes");
     assert!(size_of::<Page>() == 64);

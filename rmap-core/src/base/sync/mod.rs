@@ -1,4 +1,4 @@
-//! Atomics and locks. This folder alone names `core::sync::atomic` and `loom`.
+//! Atomics and locks. This folder alone names `core::sync::atomic`, `loom` and `shuttle`.
 //!
 //! | file | what it is |
 //! |---|---|
@@ -7,7 +7,13 @@
 //! | `word_rwsem`, `word_lock` | the words under them |
 //! | `parking` | where waiters sleep |
 //! | `told` | std's locks under `parking`, for ThreadSanitizer |
-//! | `model` | what stands for the words in models of other things |
+//! | `model` | what stands for the words in loom's models of other things |
+//!
+//! | built | atomics | locks | explored |
+//! |---|---|---|---|
+//! | as usual | core's | words | nothing: threads of the system run as they do |
+//! | with `--cfg loom` | loom's | stand-ins; the words in models of their own | all executions of a small model, weak memory included |
+//! | with `--cfg shuttle` | shuttle's | words, over shuttle's atomics | random interleavings of a whole machine, sequentially consistent |
 //!
 //! A debug build checks the order of ranks ([`lockdep`]). Nothing here allocates, in the slow path neither, and no
 //! thread-local has a destructor: so a library that an allocator links never calls `malloc` behind its back, which
@@ -28,7 +34,7 @@ mod told;
 mod word_lock;
 pub(crate) mod word_rwsem;
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;
 
 pub use mutex::{Mutex, MutexGuard};
@@ -52,11 +58,11 @@ macro_rules! const_unless_loom {
 }
 pub(crate) use const_unless_loom;
 
-/// Atomics: core's, or loom's.
+/// Atomics: core's, loom's or shuttle's.
 pub mod atomic {
-    #[cfg(not(loom))]
+    #[cfg(not(any(loom, shuttle)))]
     pub use core::hint::spin_loop;
-    #[cfg(not(loom))]
+    #[cfg(not(any(loom, shuttle)))]
     pub use core::sync::atomic::{
         AtomicBool, AtomicI32, AtomicI64, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering,
         compiler_fence, fence,
@@ -66,6 +72,13 @@ pub mod atomic {
     #[cfg(loom)]
     pub use loom::sync::atomic::{
         AtomicBool, AtomicI32, AtomicI64, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+    };
+    #[cfg(shuttle)]
+    pub use shuttle::hint::spin_loop;
+    #[cfg(shuttle)]
+    pub use shuttle::sync::atomic::{
+        AtomicBool, AtomicI32, AtomicI64, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+        compiler_fence, fence,
     };
 }
 
@@ -186,9 +199,11 @@ pub(crate) fn acquire_shares(count: &atomic::AtomicUsize) {
 pub fn yield_now() {
     #[cfg(loom)]
     loom::thread::yield_now();
-    #[cfg(all(not(loom), feature = "std"))]
+    #[cfg(shuttle)]
+    shuttle::thread::yield_now();
+    #[cfg(all(not(any(loom, shuttle)), feature = "std"))]
     std::thread::yield_now();
-    #[cfg(all(not(loom), not(feature = "std")))]
+    #[cfg(all(not(any(loom, shuttle)), not(feature = "std")))]
     core::hint::spin_loop();
 }
 
@@ -201,7 +216,7 @@ impl Backoff {
 
     pub(crate) const fn new() -> Self {
         // A model only yields: while it spins, nobody else runs.
-        Self(if cfg!(loom) { Self::SPIN_ROUNDS } else { 0 })
+        Self(if cfg!(any(loom, shuttle)) { Self::SPIN_ROUNDS } else { 0 })
     }
 
     /// One wait.
@@ -217,18 +232,29 @@ impl Backoff {
     }
 }
 
+#[cfg(loom)]
+use loom::{lazy_static, thread_local};
+#[cfg(shuttle)]
+use shuttle::lazy_static;
+/// Declares what each thread has its own of: under shuttle, whose threads are all one thread of the system, each of its
+/// threads.
+#[cfg(shuttle)]
+pub(crate) use shuttle::thread_local;
+#[cfg(all(feature = "std", not(any(loom, shuttle))))]
+pub(crate) use std::thread_local;
+
 /// How many ways per-thread state is split.
-pub const STRIPES: usize = if cfg!(loom) { 2 } else { 16 };
+pub const STRIPES: usize = if cfg!(any(loom, shuttle)) { 2 } else { 16 };
 
 /// The calling thread's stripe, below [`STRIPES`]; threads are dealt out round robin. Two threads may share one.
-#[cfg(all(feature = "std", not(loom)))]
+#[cfg(all(feature = "std", not(any(loom, shuttle))))]
 #[inline]
 pub fn stripe() -> usize {
     use atomic::{AtomicUsize, Ordering};
     use core::cell::Cell;
 
     static NEXT: AtomicUsize = AtomicUsize::new(0);
-    std::thread_local! {
+    thread_local! {
         // Without a destructor, so that first use does not register one (which makes the C library allocate).
         static STRIPE: Cell<usize> = const { Cell::new(usize::MAX) };
     }
@@ -248,21 +274,21 @@ pub fn stripe() -> usize {
 }
 
 /// The calling thread's stripe: without threads of our own there is one.
-#[cfg(all(not(feature = "std"), not(loom)))]
+#[cfg(all(not(feature = "std"), not(any(loom, shuttle))))]
 #[inline]
 pub fn stripe() -> usize {
     0
 }
 
 /// The calling thread's stripe in the running model.
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 pub fn stripe() -> usize {
-    // A lazy static lives as long as one execution, so that each deals alike; std's atomic is invisible to loom, so
-    // that dealing orders nothing. `Rcu::new` touches it first, before other threads run.
-    loom::lazy_static! {
+    // A lazy static lives as long as one execution, so that each deals alike; std's atomic is invisible to the model,
+    // so that dealing orders nothing. `Rcu::new` touches it first, before other threads run.
+    lazy_static! {
         static ref NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
     }
-    loom::thread_local! {
+    thread_local! {
         static STRIPE: usize = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % STRIPES;
     }
     STRIPE.with(|stripe| *stripe)

@@ -8,12 +8,12 @@
 //! |---|---|
 //! | with `std` | spins for some microseconds, then sleeps in one of 64 queues |
 //! | without | spins on: there is nobody to sleep with |
-//! | with `--cfg loom` | sleeps at once, in a modelled queue: a wake-up that is lost is a deadlock that loom reports |
+//! | with `--cfg loom` or `--cfg shuttle` | sleeps at once, in a modelled queue: a wake-up that is lost is a deadlock that the model reports |
 
-#[cfg(all(feature = "std", not(loom)))]
+#[cfg(all(feature = "std", not(any(loom, shuttle))))]
 pub(super) use queues::{Spin, park, unpark_all, unpark_one};
 
-#[cfg(all(feature = "std", not(loom)))]
+#[cfg(all(feature = "std", not(any(loom, shuttle))))]
 mod queues {
     use crate::base::sync::CachePadded;
     use core::cell::Cell;
@@ -140,10 +140,10 @@ mod queues {
     }
 }
 
-#[cfg(all(not(feature = "std"), not(loom)))]
+#[cfg(all(not(feature = "std"), not(any(loom, shuttle))))]
 pub(super) use spinning::{Spin, park, unpark_all, unpark_one};
 
-#[cfg(all(not(feature = "std"), not(loom)))]
+#[cfg(all(not(feature = "std"), not(any(loom, shuttle))))]
 mod spinning {
     use crate::base::sync::Backoff;
 
@@ -184,12 +184,21 @@ mod spinning {
     pub(in super::super) fn unpark_all(_key: usize, _woken: impl FnOnce()) {}
 }
 
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 pub(super) use modelled::{Spin, park, unpark_all, unpark_one};
 
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 mod modelled {
-    use loom::sync::{Condvar, Mutex};
+    #[cfg(loom)]
+    use loom::{
+        lazy_static,
+        sync::{Condvar, Mutex},
+    };
+    #[cfg(shuttle)]
+    use shuttle::{
+        lazy_static,
+        sync::{Condvar, Mutex},
+    };
     use std::vec::Vec;
 
     #[derive(Default)]
@@ -199,7 +208,7 @@ mod modelled {
         tickets: usize,
     }
 
-    loom::lazy_static! {
+    lazy_static! {
         static ref LOT: Mutex<Lot> = Mutex::new(Lot::default());
         static ref CHANGED: Condvar = Condvar::new();
     }
@@ -227,7 +236,7 @@ mod modelled {
     }
 
     pub(in super::super) fn park(key: usize, validate: impl FnOnce() -> bool) {
-        let mut lot = LOT.lock().expect("loom's mutex has no poison");
+        let mut lot = LOT.lock().expect("a model's mutex has no poison");
         if !validate() {
             return;
         }
@@ -235,12 +244,12 @@ mod modelled {
         lot.tickets += 1;
         lot.queue.push((key, ticket));
         while lot.queue.contains(&(key, ticket)) {
-            lot = CHANGED.wait(lot).expect("loom's mutex has no poison");
+            lot = CHANGED.wait(lot).expect("a model's mutex has no poison");
         }
     }
 
     pub(in super::super) fn unpark_one(key: usize, woken: impl FnOnce(bool)) {
-        let mut lot = LOT.lock().expect("loom's mutex has no poison");
+        let mut lot = LOT.lock().expect("a model's mutex has no poison");
         if let Some(first) = lot.queue.iter().position(|sleeper| sleeper.0 == key) {
             lot.queue.remove(first);
         }
@@ -249,7 +258,7 @@ mod modelled {
     }
 
     pub(in super::super) fn unpark_all(key: usize, woken: impl FnOnce()) {
-        let mut lot = LOT.lock().expect("loom's mutex has no poison");
+        let mut lot = LOT.lock().expect("a model's mutex has no poison");
         lot.queue.retain(|sleeper| sleeper.0 != key);
         woken();
         CHANGED.notify_all();

@@ -12,7 +12,7 @@ pub struct RwSem<const RANK: u8> {
     pub(super) raw: raw::RawRwSem,
 }
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 const _: () = assert!(size_of::<RwSem<0>>() <= 8, "a rwsem sits in every anchor and address space");
 
 impl<const RANK: u8> RwSem<RANK> {

@@ -10,7 +10,7 @@ pub struct SpinLock<const RANK: u8> {
     raw: raw::RawMutex,
 }
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 const _: () = assert!(size_of::<SpinLock<0>>() <= 4, "a PTE lock sits in every page table");
 
 impl<const RANK: u8> SpinLock<RANK> {

@@ -78,7 +78,7 @@ pub(super) struct Node {
     slots: [AtomicU64; SLOTS],
 }
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 const _: () = assert!(size_of::<Node>() == 64);
 
 impl SlabItem for Node {
