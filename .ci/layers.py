@@ -27,7 +27,7 @@ STD_FILES = {"trace/source.rs"}
 ONLY_IN = {  # name -> where it may stand
     "core::sync::atomic": "base/sync/",
     "loom::": "base/sync/",
-    "shuttle::": "base/sync/",
+    "shuttle::": "base/",
     "std::sync": "base/",
     "crossbeam": None,
     "parking_lot": None,

@@ -128,6 +128,10 @@ impl Heap {
         if mutant("heap_keeps") {
             return;
         }
+        if mutant("heap_frees_twice") {
+            // SAFETY: none: it is what AddressSanitizer must report.
+            unsafe { (inner.raw.free)(inner.raw.ctx, ptr.as_ptr(), layout.size(), layout.align()) }
+        }
         // SAFETY: the caller's contract is `RawHeap`'s.
         unsafe { (inner.raw.free)(inner.raw.ctx, ptr.as_ptr(), layout.size(), layout.align()) }
     }

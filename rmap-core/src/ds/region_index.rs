@@ -543,5 +543,5 @@ impl<T: Region> Drop for RegionIndex<T> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;

@@ -275,4 +275,4 @@ impl<S: SoftSystem> core::fmt::Debug for Machine<S> {
 #[cfg(all(test, not(loom)))]
 mod layout_tests;
 #[cfg(all(test, not(loom)))]
-mod life_tests;
+pub(crate) mod life_tests;

@@ -12,6 +12,7 @@
 //! | `failures` | every allocation of an operation made to fail in turn |
 //! | `known_bugs` | T1 to T15: the known ways to be wrong |
 //! | `bounds` | how much memory, how many candidates, which locks |
+//! | `shuttle` | scenes of a whole machine under a random scheduler |
 //!
 //! Models, each named after its race; `.ci/loom` runs them, and their mutants:
 //!
@@ -82,6 +83,9 @@ mod refusals;
 mod toy;
 #[cfg(not(loom))]
 mod world;
+
+#[cfg(shuttle)]
+mod shuttle;
 
 #[cfg(loom)]
 mod loom_allocator;

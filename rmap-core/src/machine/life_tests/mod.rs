@@ -7,7 +7,8 @@ mod forks;
 mod looks;
 mod model;
 mod pictures;
-mod stress;
+pub(crate) mod stress;
+pub(crate) mod stress_layout;
 mod swapping;
 
 use super::account::{Change, account_vma};

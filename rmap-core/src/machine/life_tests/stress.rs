@@ -1,21 +1,47 @@
 //! Threads that fault, fork, exit and swap out beside one another and beside walks; what each wrote is what it reads,
 //! and the machine is consistent in the end.
+//!
+//! Each is a scene of some [`Scale`]: played here by threads of the system, in many rounds, and in `tests::shuttle` by
+//! threads of a scheduler that replays what it did.
 
 use super::*;
+use crate::base::testing::{rounds, scope};
 use crate::machine::system::Access;
 use core::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 on_every_engine!(g6_threads_with_families_of_their_own, g6_threads_in_one_address_space, g1_walks_find_what_stays);
 
-const FRAMES: u64 = 400;
-const PAGES: u64 = 24;
-const FIRST: u64 = 0x1f0;
+pub(super) const FIRST: u64 = 0x1f0;
 
-struct Random(u64);
+/// How large a scene is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scale {
+    pub(crate) frames: u64,
+    /// Pages of each region.
+    pub(crate) pages: u64,
+    pub(crate) threads: u64,
+    /// Operations of each thread.
+    pub(crate) rounds: u64,
+    /// What the operations are drawn from; not 0.
+    pub(crate) seed: u64,
+}
+
+impl Scale {
+    /// That of threads of the system.
+    pub(super) fn of_system() -> Self {
+        Self { frames: 400, pages: 24, threads: 4, rounds: rounds(3_000, 20) as u64, seed: 0x9e37_79b9 }
+    }
+
+    pub(super) fn random(&self, thread: u64) -> Random {
+        Random(self.seed.wrapping_add(thread).max(1))
+    }
+}
+
+pub(super) struct Random(u64);
 
 impl Random {
-    fn next(&mut self, below: u64) -> u64 {
+    pub(super) fn next(&mut self, below: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -23,13 +49,10 @@ impl Random {
     }
 }
 
-fn rounds() -> u64 {
-    crate::base::testing::rounds(3_000, 20) as u64
-}
-
-/// A frame that may be anybody's goes out, or is walked to.
+/// A frame that may be anybody's goes out, or is looked up (G3) and walked to.
 fn disturb<S: SoftSystem>(w: &World<S>, random: &mut Random) {
-    let Some(page) = w.machine.rmap().pages().iter().nth(random.next(FRAMES) as usize) else { return };
+    let frames = w.machine.frames().total();
+    let Some(page) = w.machine.rmap().pages().iter().nth(random.next(frames) as usize) else { return };
     if random.next(3) != 0 {
         let _ = w.machine.swap_out(page);
     } else if page.try_get() {
@@ -45,30 +68,43 @@ fn disturb<S: SoftSystem>(w: &World<S>, random: &mut Random) {
     }
 }
 
-/// All start from one ancestor; each thread has processes of its own, forks them, writes in them and ends them.
 fn g6_threads_with_families_of_their_own<S: SoftSystem>() {
-    let w = World::<S>::new(FRAMES);
+    families::<S>(Scale::of_system());
+}
+
+fn g6_threads_in_one_address_space<S: SoftSystem>() {
+    one_address_space::<S>(Scale::of_system());
+}
+
+fn g1_walks_find_what_stays<S: SoftSystem>() {
+    walks_beside_forks::<S>(Scale { threads: 2, ..Scale::of_system() });
+}
+
+/// All start from one ancestor; each thread has processes of its own, forks them, writes in them and ends them.
+pub(crate) fn families<S: SoftSystem>(scale: Scale) {
+    let w = World::<S>::new(scale.frames);
+    let pages = scale.pages;
     let ancestor = w.mm();
-    let file = w.machine.new_file(PAGES, crate::machine::system::FileExt::default()).unwrap();
-    w.map(&ancestor, FIRST, PAGES, RW);
-    w.map_with(&ancestor, 0x400, PAGES, RW, Some((&file, 0)), VmaExt::default());
-    for page in 0..PAGES {
+    let file = w.machine.new_file(pages, crate::machine::system::FileExt::default()).unwrap();
+    w.map(&ancestor, FIRST, pages, RW);
+    w.map_with(&ancestor, 0x400, pages, RW, Some((&file, 0)), VmaExt::default());
+    for page in 0..pages {
         w.poke(&ancestor, FIRST + page, 1);
     }
-    crate::base::testing::scope(|s| {
-        for thread in 0..4 {
+    scope(|s| {
+        for thread in 0..scale.threads {
             let (w, first) = (&w, w.machine.fork(&ancestor).unwrap());
             s.spawn(move || {
-                let mut random = Random(0x9e37_79b9 + thread);
-                let mut family = vec![(first, [1_u8; PAGES as usize], [0_u8; PAGES as usize])];
-                for round in 0..rounds() {
+                let mut random = scale.random(thread);
+                let mut family = vec![(first, vec![1_u8; pages as usize], vec![0_u8; pages as usize])];
+                for round in 0..scale.rounds {
                     let at = random.next(family.len() as u64) as usize;
-                    let page = random.next(PAGES);
+                    let page = random.next(pages);
                     let members = family.len();
                     let (mm, anon, copied) = &mut family[at];
                     match random.next(12) {
                         0 if members < 5 => {
-                            let (mm, anon, copied) = (&family[at].0, family[at].1, family[at].2);
+                            let (mm, anon, copied) = (&family[at].0, family[at].1.clone(), family[at].2.clone());
                             if let Ok(child) = w.machine.fork(mm) {
                                 family.push((child, anon, copied));
                             }
@@ -118,7 +154,7 @@ fn g6_threads_with_families_of_their_own<S: SoftSystem>() {
     });
     w.machine.trim_swap_cache();
     w.check();
-    for page in 0..PAGES {
+    for page in 0..pages {
         assert_eq!(w.peek(&ancestor, FIRST + page), 1);
     }
     w.machine.exit(ancestor);
@@ -128,30 +164,31 @@ fn g6_threads_with_families_of_their_own<S: SoftSystem>() {
 
 /// Four threads in one address space, each with a byte of its own in every page; they fork it under one another, and a
 /// child has the bytes that its maker wrote last.
-fn g6_threads_in_one_address_space<S: SoftSystem>() {
-    let w = World::<S>::new(FRAMES);
+pub(crate) fn one_address_space<S: SoftSystem>(scale: Scale) {
+    let w = World::<S>::new(scale.frames);
+    let pages = scale.pages;
     let mm = w.mm();
-    let shmem = w.machine.new_shmem(PAGES).unwrap();
-    w.map(&mm, FIRST, PAGES, RW);
-    w.map_with(&mm, 0x400, PAGES, SHARED_RW, Some((&shmem, 0)), VmaExt::default());
-    crate::base::testing::scope(|s| {
-        for thread in 0..4_u64 {
+    let shmem = w.machine.new_shmem(pages).unwrap();
+    w.map(&mm, FIRST, pages, RW);
+    w.map_with(&mm, 0x400, pages, SHARED_RW, Some((&shmem, 0)), VmaExt::default());
+    scope(|s| {
+        for thread in 0..scale.threads {
             let (w, mm) = (&w, &mm);
             s.spawn(move || {
-                let mut random = Random(0x1234_5678 + thread);
-                let mut mine = [[0_u8; PAGES as usize]; 2];
+                let mut random = scale.random(thread);
+                let mut mine = [vec![0_u8; pages as usize], vec![0_u8; pages as usize]];
                 let place =
                     |region: usize, page: u64| VirtAddr(super::at([FIRST, 0x400][region] + page).0 + 100 + thread);
                 let read = |mm: &Mm<S>, region, page| {
                     let mut byte = [0];
                     w.machine.read(mm, place(region, page), &mut byte).is_ok().then(|| byte[0])
                 };
-                for round in 0..rounds() {
-                    let (page, region) = (random.next(PAGES), random.next(2) as usize);
+                for round in 0..scale.rounds {
+                    let (page, region) = (random.next(pages), random.next(2) as usize);
                     match random.next(16) {
                         0 => {
                             if let Ok(child) = w.machine.fork(mm) {
-                                for page in 0..PAGES {
+                                for page in 0..pages {
                                     if let Some(byte) = read(&child, 0, page) {
                                         assert_eq!(byte, mine[0][page as usize]);
                                     }
@@ -195,35 +232,40 @@ fn g6_threads_in_one_address_space<S: SoftSystem>() {
 
 /// Pages that nobody unmaps, with the ancestor and one relative, are found there by every walk, whatever the rest of
 /// the family does.
-fn g1_walks_find_what_stays<S: SoftSystem>() {
-    let w = World::<S>::new(FRAMES);
+pub(crate) fn walks_beside_forks<S: SoftSystem>(scale: Scale) {
+    let w = World::<S>::new(scale.frames);
+    let pages = scale.pages;
     let ancestor = w.mm();
-    w.map(&ancestor, FIRST, PAGES, RW);
-    for page in 0..PAGES {
+    w.map(&ancestor, FIRST, pages, RW);
+    for page in 0..pages {
         w.poke(&ancestor, FIRST + page, 1);
     }
     let relative = w.machine.fork(&ancestor).unwrap();
     let stop = AtomicBool::new(false);
-    crate::base::testing::scope(|s| {
-        for thread in 0..2 {
+    scope(|s| {
+        for thread in 0..scale.threads {
             let (w, ancestor, relative, stop) = (&w, &ancestor, &relative, &stop);
             s.spawn(move || {
-                let mut random = Random(77 + thread);
-                while !stop.load(Ordering::Relaxed) {
+                let mut random = scale.random(thread);
+                // Bounded, for a scheduler that prefers this thread to the one that stops it.
+                for _ in 0..scale.rounds {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
                     let parent = if random.next(2) == 0 { ancestor } else { relative };
                     let child = w.machine.fork(parent).unwrap();
                     let grandchild = w.machine.fork(&child).unwrap();
-                    w.poke(&child, FIRST + random.next(PAGES), 2);
+                    w.poke(&child, FIRST + random.next(pages), 2);
                     let (one, two) = if random.next(2) == 0 { (child, grandchild) } else { (grandchild, child) };
                     w.machine.exit(one);
-                    w.poke(&two, FIRST + random.next(PAGES), 3);
+                    w.poke(&two, FIRST + random.next(pages), 3);
                     w.machine.exit(two);
                 }
             });
         }
         let stays = [(ancestor.id(), &ancestor), (relative.id(), &relative)];
-        for round in 0..rounds() * 3 {
-            let vpn = FIRST + round % PAGES;
+        for round in 0..scale.rounds * 3 {
+            let vpn = FIRST + round % pages;
             let page = w.page(&ancestor, vpn);
             let _locked = page.lock();
             let mut found = [0; 2];
