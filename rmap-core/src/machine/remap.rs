@@ -85,13 +85,13 @@ impl<S: SoftSystem> Machine<S> {
     /// which is another if it may move and has to, or is told to.
     ///
     /// `old_len` 0 maps the pages of a shared VMA a second time. With FIXED and equal lengths the range may span
-    /// several VMAs, which move one after the other; an error leaves those moved that came first. Otherwise an error
-    /// has changed nothing.
+    /// several VMAs, which move one after the other; an error leaves those moved that came first. What is cut off from
+    /// a range that becomes smaller may span several too. Otherwise an error has changed nothing.
     ///
     /// | error | when |
     /// |---|---|
     /// | [`Error::Invalid`] | addresses not on a page boundary, `new_len` 0, an overflow, contradicting flags, ranges that overlap, a private range mapped a second time |
-    /// | [`Error::NotMapped`] | nothing is at `old`, or the VMA ends within the range, or it may not grow |
+    /// | [`Error::NotMapped`] | nothing is at `old`, or the VMA ends within what is kept of the range, or it may not grow |
     /// | [`Error::NoSpace`] | it cannot grow in place and may not move, or no gap is large enough |
     /// | [`Error::Access`] | `new_addr` lies below the lowest address allowed |
     /// | [`Error::NoMemory`] | no memory |
@@ -115,7 +115,6 @@ impl<S: SoftSystem> Machine<S> {
         }
         let locked = mm.write();
         let several = request.has(MremapFlags::FIXED)
-            && !request.has(MremapFlags::DONTUNMAP)
             && request.old_len == request.new_len
             && locked.find(old).is_some_and(|vma| request.end() > vma.end());
         let done = if several { self.remap_several(&locked, request) } else { self.remap(&locked, request) };
@@ -138,7 +137,8 @@ impl<S: SoftSystem> Machine<S> {
     fn remap_several(&self, mm: &MmWrite<'_, S>, request: Request) -> Result<VirtAddr> {
         let to = request.to.ok_or(Error::Invalid)?;
         let mut at = request.old;
-        while let Some(vma) = mm.find_vma(at).filter(|vma| vma.start() < request.end()) {
+        // What stays is not cut: the last VMA may reach beyond the range.
+        while let Some(vma) = mm.find_vma(at).filter(|vma| vma.start().max(at) < request.end()) {
             let old = vma.start().max(at);
             at = vma.end().min(request.end());
             let len = at.0 - old.0;
@@ -163,7 +163,8 @@ impl<S: SoftSystem> Machine<S> {
         if request.has(MremapFlags::DONTUNMAP) && vma.has(VmFlags::NO_MERGE) {
             return Err(Error::Invalid);
         }
-        if request.end() > vma.end() || (new_len > old_len && vma.has(VmFlags::NO_MERGE)) {
+        // What a move that shrinks cuts off may lie in other VMAs, as in munmap.
+        if VirtAddr(old.0 + request.kept()) > vma.end() || (new_len > old_len && vma.has(VmFlags::NO_MERGE)) {
             return Err(Error::NotMapped);
         }
         vma.bounds().pgoff_of(old).checked_add(new_len >> PAGE_SHIFT).ok_or(Error::Invalid)?;

@@ -243,8 +243,8 @@ fn apply_remap<S: SoftSystem>(rig: &Rig<S>, model: &mut Model, op: Op) {
     let Op::Remap { page, old, new, flags, to } = op else { return };
     let new = if flags.contains(MremapFlags::DONTUNMAP) { old } else { new };
     let target = flags.intersects(MremapFlags::FIXED | MremapFlags::DONTUNMAP).then(|| at(to));
-    let locked = model.pages.get(&page).is_some_and(|page| page.flags.contains(VmFlags::LOCKED));
-    if locked && flags.contains(MremapFlags::DONTUNMAP) {
+    let locked = |n| model.pages.get(&n).is_some_and(|page| page.flags.contains(VmFlags::LOCKED));
+    if (page..page + old).any(locked) && flags.contains(MremapFlags::DONTUNMAP) {
         // The lock leaves the whole VMA, whose ends the model does not know.
         return;
     }

@@ -25,6 +25,8 @@ on_every_engine!(
     a_length_of_zero_maps_shared_pages_again,
     a_private_file_mapping_moves_with_both_kinds_of_pages,
     several_vmas_move_together,
+    several_vmas_leave_empty_ranges_behind,
+    a_move_that_shrinks_cuts_off_several_vmas,
     what_cannot_be_moved_is_refused,
     t4_a_moving_page_is_always_found,
 );
@@ -291,6 +293,35 @@ fn several_vmas_move_together<S: SoftSystem>() {
     );
     assert_eq!(rig.tags(BASE + 102, 6), some(2..8));
     assert_eq!(rig.remap(BASE + 102, 8, 9, FIXED, Some(BASE)), Err(Error::NotMapped), "not while it grows");
+}
+
+/// ```text
+///   |aaaa|rrrr|      the end of the one and the beginning of the other leave, and their ranges stay
+/// ```
+fn several_vmas_leave_empty_ranges_behind<S: SoftSystem>() {
+    let rig = Rig::<S>::new();
+    rig.filled(BASE, 8);
+    rig.m().mprotect(rig.mm(), at(BASE + 4), bytes(4), R).unwrap();
+    assert_eq!(rig.remap(BASE + 2, 4, 4, DONTUNMAP, Some(BASE + 102)), Ok(BASE + 102));
+    assert_eq!(rig.picture(), [(BASE, 4, RW), (BASE + 4, 4, R), (BASE + 102, 2, RW), (BASE + 104, 2, R)]);
+    assert_eq!(rig.tags(BASE, 8), [Some(0), Some(1), None, None, None, None, Some(6), Some(7)]);
+    assert_eq!(rig.tags(BASE + 102, 4), some(2..6));
+}
+
+/// ```text
+///   |aaaa|rrrr|      two pages move, the next four go
+/// ```
+fn a_move_that_shrinks_cuts_off_several_vmas<S: SoftSystem>() {
+    let rig = Rig::<S>::new();
+    rig.filled(BASE, 8);
+    rig.m().mprotect(rig.mm(), at(BASE + 4), bytes(4), R).unwrap();
+    assert_eq!(rig.remap(BASE, 6, 2, FIXED, Some(BASE + 100)), Ok(BASE + 100));
+    assert_eq!(rig.picture(), [(BASE + 6, 2, R), (BASE + 100, 2, RW)]);
+    assert_eq!(rig.tags(BASE + 100, 2), some(0..2));
+    assert_eq!(rig.tags(BASE, 8), [None, None, None, None, None, None, Some(6), Some(7)]);
+    let before = rig.state();
+    assert_eq!(rig.remap(BASE + 100, 4, 3, FIXED, Some(BASE + 200)), Err(Error::NotMapped), "not what is kept");
+    assert_eq!(rig.state(), before);
 }
 
 fn what_cannot_be_moved_is_refused<S: SoftSystem>() {
