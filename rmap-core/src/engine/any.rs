@@ -229,6 +229,9 @@ impl<S: AnySystem> Engine<S> for AnyEngine<S> {
     fn may_merge(&self, a: &Vma<S>, b: &Vma<S>) -> bool {
         ask!(self, engine => engine.may_merge(a, b))
     }
+    fn may_take_in_new(&self, vma: &Vma<S>) -> bool {
+        ask!(self, engine => engine.may_take_in_new(vma))
+    }
     fn plan_relayout<'a>(&self, change: &Relayout<'a, S>) -> Result<AnyPlan<'a, S>> {
         wrap!(self, AnyPlan, engine => engine.plan_relayout(change), map)
     }

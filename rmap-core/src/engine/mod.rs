@@ -219,6 +219,11 @@ pub trait Engine<S: System>: EngineData {
     fn copy(&self, copy: &Vma<S>, source: &Vma<S>) -> Result<()>;
     /// Whether two adjacent VMAs may become one, as far as the engine is concerned. VMA lock held.
     fn may_merge(&self, a: &Vma<S>, b: &Vma<S>) -> bool;
+    /// Whether a VMA may take in new memory beside it, as if it merged with a VMA that was never touched. VMA lock held.
+    fn may_take_in_new(&self, vma: &Vma<S>) -> bool {
+        let _ = vma;
+        true
+    }
     /// Gets the memory that `change` will need. VMA lock held exclusively, and no anchor's lock. Dropped unused,
     /// nothing has changed.
     fn plan_relayout<'a>(&self, change: &Relayout<'a, S>) -> Result<Self::Plan<'a>>;

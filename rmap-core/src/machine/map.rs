@@ -7,7 +7,7 @@ use super::system::{FileExt, SoftSystem, VmaExt};
 use crate::base::error::{Error, Result};
 use crate::base::sync::atomic::Ordering;
 use crate::base::types::{PAGE_SHIFT, PAGE_SIZE, VirtAddr, VmFlags};
-use crate::engine::same_file;
+use crate::engine::{Engine, same_file};
 use crate::mm::address_space::MmLocked;
 use crate::mm::{File, FileRef, Mm, MmWrite, NewVma, Vma, VmaBounds};
 use bitflags::bitflags;
@@ -264,6 +264,7 @@ impl<S: SoftSystem> Machine<S> {
                 && same_file(vma.file(), wanted.file.as_ref())
                 && mm.name_of(vma).is_none()
                 && *mm.data_of(vma) == wanted.ext
+                && self.rmap.engine().may_take_in_new(vma)
         };
         let prev = mm.prev_vma(bounds.start).filter(|prev| prev.end() == bounds.start).filter(alike);
         if let Some(prev) = prev.filter(|prev| prev.bounds().pgoff_of(bounds.start) == bounds.pgoff) {

@@ -120,12 +120,15 @@ impl<S: AnonVmaSystem> Engine<S> for AnonVmaEngine<S> {
     fn may_merge(&self, a: &Vma<S>, b: &Vma<S>) -> bool {
         match (ties(a).get(), ties(b).get()) {
             (Some(x), Some(y)) => core::ptr::eq(x, y),
-            // One side was never written: it takes over the other's chain, which then must not tie it to other
-            // processes' pages.
-            (Some(_), None) => ties(a).links() <= 1 || mutant("merge_forked"),
-            (None, Some(_)) => ties(b).links() <= 1 || mutant("merge_forked"),
+            // One side was never written: it takes over the other's chain.
+            (Some(_), None) => Engine::<S>::may_take_in_new(self, a),
+            (None, Some(_)) => Engine::<S>::may_take_in_new(self, b),
             (None, None) => true,
         }
+    }
+    /// What is new must not be tied to other processes' pages.
+    fn may_take_in_new(&self, vma: &Vma<S>) -> bool {
+        ties(vma).links() <= 1 || mutant("merge_forked")
     }
     fn plan_relayout<'a>(&self, change: &Relayout<'a, S>) -> Result<Plan<'a, S>> {
         Plan::new(change)

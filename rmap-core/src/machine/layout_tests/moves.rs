@@ -21,6 +21,7 @@ on_every_engine!(
     dontunmap_leaves_an_empty_range,
     t3_a_touched_vma_moves_between_untouched_neighbours,
     t3_a_forked_vma_joins_no_untouched_neighbour,
+    t3_a_forked_vma_takes_in_no_new_memory,
     t15_an_untouched_vma_counts_anew_where_it_moves,
     a_length_of_zero_maps_shared_pages_again,
     a_private_file_mapping_moves_with_both_kinds_of_pages,
@@ -226,6 +227,27 @@ fn t3_a_forked_vma_joins_no_untouched_neighbour<S: SoftSystem>() {
         assert_eq!(found, [(rig.mm().id(), BASE + 41), (child.id(), BASE + 5)]);
         rig.m().exit(child);
     }
+}
+
+/// ```text
+///   ....[aaaa)....      new memory comes before and behind what fork has copied
+/// ```
+fn t3_a_forked_vma_takes_in_no_new_memory<S: SoftSystem>() {
+    let rig = Rig::<S>::new();
+    rig.filled(BASE + 4, 4);
+    let child = rig.m().fork(rig.mm_ref()).unwrap();
+    for (mm, forked) in [(rig.mm_ref(), false), (&child, true)] {
+        for page in [BASE, BASE + 8] {
+            let flags = MapFlags::PRIVATE | MapFlags::FIXED;
+            let request = MapRequest { addr: Some(at(page)), ..MapRequest::new(bytes(4), RW, flags) };
+            rig.m().mmap(mm, &request).unwrap();
+        }
+        let vmas: Vec<_> = mm.read().vmas().map(|vma| (vma.start().vpn(), vma.pages())).collect();
+        let apart = forked && Rig::<S>::ENGINE == "anon_vma";
+        let expected = if apart { &[(BASE, 4), (BASE + 4, 4), (BASE + 8, 4)][..] } else { &[(BASE, 12)] };
+        assert_eq!(vmas, expected);
+    }
+    rig.m().exit(child);
 }
 
 fn t15_an_untouched_vma_counts_anew_where_it_moves<S: SoftSystem>() {
