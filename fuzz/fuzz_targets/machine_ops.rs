@@ -1,4 +1,4 @@
-//! Programs of several processes, beside the oracle and a model.
+//! Programs of several processes, beside the oracle (G1) and a model of every byte (G6); nothing is left (G7).
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use rmap_fuzz::op::Program;

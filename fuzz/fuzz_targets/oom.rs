@@ -1,4 +1,4 @@
-//! The same programs with allocations failing.
+//! The same programs with allocations failing: what ran out of memory has changed nothing (G4) and leaves nothing (G7).
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use rmap_fuzz::op::Program;

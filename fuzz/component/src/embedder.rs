@@ -20,6 +20,7 @@ use rmap::pte_ops::*;
 use rmap::reserve::*;
 use rmap::status::rmap_status::{self, *};
 use rmap::vma::*;
+use rmap::vma_look::*;
 
 /// Calls a function of the C ABI.
 macro_rules! call {

@@ -12,6 +12,7 @@ use rmap::pte_ops::*;
 use rmap::reserve::*;
 use rmap::status::rmap_status::*;
 use rmap::vma::*;
+use rmap::vma_look::*;
 
 /// Handles of what is gone that are kept.
 const GONE: usize = 16;

@@ -30,6 +30,7 @@ use rmap::mm::*;
 use rmap::page::*;
 use rmap::status::rmap_status::*;
 use rmap::vma::*;
+use rmap::vma_look::*;
 
 /// What is wrong with a handle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Arbitrary)]

@@ -14,6 +14,7 @@ use rmap::mm::*;
 use rmap::page::*;
 use rmap::status::rmap_status;
 use rmap::vma::*;
+use rmap::vma_look::*;
 use rmap::walk::*;
 
 /// A handle that no object can have.

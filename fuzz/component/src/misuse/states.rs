@@ -14,6 +14,7 @@ use rmap::page::*;
 use rmap::pte_ops::*;
 use rmap::status::rmap_status::{self, *};
 use rmap::vma::*;
+use rmap::vma_look::*;
 use rmap::walk::*;
 
 impl Embedder {
