@@ -117,10 +117,14 @@ impl<S: SoftSystem> Machine<S> {
     /// Takes an entry of `vma` that was cleared out of the figures, and uncharges its page. PTE lock held.
     pub(super) fn unaccount_page(&self, vma: &Vma<S>, pte: Pte) {
         let pages = self.account(vma.mm(), pte, Change::Sub);
+        self.uncharge(vma.mm(), pages);
+    }
+
+    fn uncharge(&self, mm: &Mm<S>, pages: u64) {
         if let Some(hook) = self.charge
             && pages != 0
         {
-            (hook.uncharge)(hook.arg, vma.mm().id(), pages);
+            (hook.uncharge)(hook.arg, mm.id(), pages);
         }
     }
 
@@ -155,13 +159,14 @@ impl<S: SoftSystem> Machine<S> {
                 if flags.contains(PteFlags::DIRTY) {
                     page.head().set(PageFlags::DIRTY);
                 }
-                self.unaccount_page(vma, old);
+                let pages = self.account(vma.mm(), old, Change::Sub);
                 let level = if flags.contains(PteFlags::LARGE) { Level::Entire } else { Level::Single };
                 let unmapped = self.rmap.page_remove_rmap(page, vma, addr, level);
                 if unmapped && page.head().has(PageFlags::SWAP_CACHE) {
                     self.try_leave_swap_cache(page);
                 }
                 self.put_page(page);
+                self.uncharge(vma.mm(), pages);
             }
             Pte::Swap(entry) => {
                 self.unaccount_page(vma, old);

@@ -98,7 +98,7 @@ impl<S: SoftSystem> Machine<S> {
     /// |---|---|
     /// | [`Error::Invalid`] | `addr` is not on a page boundary, the range overflows, or a VMA is not of the kind that the advice is for: what lies below it is done |
     /// | [`Error::NotMapped`] | there is a hole |
-    /// | [`Error::NoMemory`] | no memory to cut a VMA |
+    /// | [`Error::NoMemory`] | no memory to cut a VMA, or for the tables of markers; nothing has changed |
     /// | others | of the fault that ended PopulateRead or PopulateWrite |
     pub fn madvise(&self, mm: &Mm<S>, addr: VirtAddr, len: u64, advice: Advice) -> Result<()> {
         let end = page_align(len).and_then(|len| addr.0.checked_add(len)).map(VirtAddr).ok_or(Error::Invalid)?;
@@ -120,7 +120,11 @@ impl<S: SoftSystem> Machine<S> {
             return for_range(&mm.read(), addr, end, |vma, range| self.discard(vma, range, advice));
         }
         let locked = mm.write();
-        let done = for_range(&locked, addr, end, |vma, range| self.advise(&locked, vma, range, advice));
+        let done = if advice == Advice::GuardInstall {
+            install_guards(&locked, addr, end, |vma, (start, end)| self.zap_range(vma, start, end))
+        } else {
+            self.change_range(&locked, (addr, end), |vma, range| self.advise(&locked, vma, range, advice))
+        };
         drop(locked);
         self.settle();
         done
@@ -139,7 +143,7 @@ impl<S: SoftSystem> Machine<S> {
         }
         let name = name.map(|name| self.new_name(name)).transpose()?;
         let locked = mm.write();
-        let done = for_range(&locked, addr, end, |vma, range| {
+        let done = self.change_range(&locked, (addr, end), |vma, range| {
             if vma.file().is_some_and(|file| !file.is_anonymous()) {
                 return Err(Error::NotSupported);
             }
@@ -147,6 +151,21 @@ impl<S: SoftSystem> Machine<S> {
         });
         drop(locked);
         self.settle();
+        done
+    }
+
+    /// Changes all VMAs in the range, one after the other, with holes passed over. Without memory nothing has changed.
+    fn change_range(
+        &self,
+        locked: &MmWrite<'_, S>,
+        (start, end): (VirtAddr, VirtAddr),
+        change: impl Fn(&Vma<S>, (VirtAddr, VirtAddr)) -> Result<()>,
+    ) -> Result<()> {
+        let cut = self.cut_last(locked, start, end)?;
+        let done = for_range(locked, start, end, change);
+        if cut {
+            self.rejoin_at(locked, end);
+        }
         done
     }
 
@@ -191,13 +210,12 @@ impl<S: SoftSystem> Machine<S> {
             | Advice::Cold
             | Advice::PageOut => old,
             // Not through here.
-            Advice::PopulateRead | Advice::PopulateWrite | Advice::DontNeed | Advice::DontNeedLocked | Advice::Free => {
-                old
-            }
-            Advice::GuardInstall => {
-                allowed(!old.intersects(VmFlags::LOCKED | VmFlags::NO_MERGE))?;
-                return self.install_guard(vma, start, end);
-            }
+            Advice::PopulateRead
+            | Advice::PopulateWrite
+            | Advice::DontNeed
+            | Advice::DontNeedLocked
+            | Advice::Free
+            | Advice::GuardInstall => old,
             Advice::GuardRemove => {
                 allowed(!old.intersects(VmFlags::NO_MERGE))?;
                 remove_guard(vma, start, end);
@@ -278,29 +296,6 @@ impl<S: SoftSystem> Machine<S> {
         page.set(PageFlags::LAZY_FREE);
         true
     }
-
-    /// Empties the range and puts markers there. Tables come first: on failure nothing has changed.
-    fn install_guard(&self, vma: &Vma<S>, start: VirtAddr, end: VirtAddr) -> Result<()> {
-        let table = vma.mm().table();
-        let mut at = start;
-        while at < end {
-            table.alloc(at)?;
-            at = table_end(at, end);
-        }
-        self.zap_range(vma, start, end);
-        at = start;
-        while at < end {
-            let until = table_end(at, end);
-            // mmap_lock is held exclusively: what was emptied stays empty, and tables stay.
-            if let Some(mut locked) = table.lock(at, false) {
-                for addr in (at.0..until.0).step_by(PAGE_SIZE as usize).map(VirtAddr) {
-                    locked.set(addr, Pte::Marker(GUARD_MARKER));
-                }
-            }
-            at = until;
-        }
-        Ok(())
-    }
 }
 
 fn is_private_anonymous<S: SoftSystem>(vma: &Vma<S>) -> bool {
@@ -343,4 +338,44 @@ fn remove_guard<S: SoftSystem>(vma: &Vma<S>, start: VirtAddr, end: VirtAddr) {
             }
         }
     }
+}
+
+/// Empties the range with `zap` and puts markers there, VMA by VMA. Tables come first: without memory nothing has
+/// changed.
+fn install_guards<S: SoftSystem>(
+    locked: &MmWrite<'_, S>,
+    start: VirtAddr,
+    end: VirtAddr,
+    zap: impl Fn(&Vma<S>, (VirtAddr, VirtAddr)),
+) -> Result<()> {
+    let table = locked.table();
+    for vma in locked.vmas_in(start, end) {
+        for_tables(vma.start().max(start), vma.end().min(end), |from, _| table.alloc(from))?;
+    }
+    for_range(locked, start, end, |vma, (start, end)| {
+        if vma.has(VmFlags::LOCKED | VmFlags::NO_MERGE) {
+            return Err(Error::Invalid);
+        }
+        zap(vma, (start, end));
+        for_tables(start, end, |from, to| {
+            // mmap_lock is held exclusively: what was emptied stays empty, and tables stay.
+            if let Some(mut locked) = table.lock(from, false) {
+                for addr in (from.0..to.0).step_by(PAGE_SIZE as usize).map(VirtAddr) {
+                    locked.set(addr, Pte::Marker(GUARD_MARKER));
+                }
+            }
+            Ok(())
+        })
+    })
+}
+
+/// Calls `visit` with each part of the range that lies in one table.
+fn for_tables(start: VirtAddr, end: VirtAddr, visit: impl Fn(VirtAddr, VirtAddr) -> Result<()>) -> Result<()> {
+    let mut at = start;
+    while at < end {
+        let until = table_end(at, end);
+        visit(at, until)?;
+        at = until;
+    }
+    Ok(())
 }

@@ -44,6 +44,45 @@ enum Stop {
     Failed(Error),
 }
 
+/// A child that is not the caller's yet: dropped, it is gone. Its mmap_lock and its parent's are free, and it is empty.
+struct Unfinished<'m, S: SoftSystem> {
+    machine: &'m Machine<S>,
+    child: Option<MmRef<S>>,
+}
+
+impl<S: SoftSystem> Drop for Unfinished<'_, S> {
+    fn drop(&mut self) {
+        let Some(child) = self.child.take() else { return };
+        // Nobody but those who list address spaces has a handle.
+        self.machine.forget(&child);
+        child.data().unstable.store(true, Ordering::Release);
+        let last = child.put_user();
+        debug_assert!(last);
+        self.machine.rmap.mm_gone(&child);
+    }
+}
+
+/// A fork that has begun; dropped, it ends. What was copied goes unless it is done: also when the embedder panics.
+struct Copying<'a, S: SoftSystem> {
+    machine: &'a Machine<S>,
+    to: &'a MmWrite<'a, S>,
+    from: &'a MmWrite<'a, S>,
+    done: bool,
+}
+
+impl<S: SoftSystem> Drop for Copying<'_, S> {
+    fn drop(&mut self) {
+        let Self { machine, to, from, done } = *self;
+        if !done {
+            to.data().unstable.store(true, Ordering::Release);
+            machine.tear_down(to);
+        }
+        machine.rmap.engine().fork_end(to, from);
+        // Writable translations of the parent's may be in use until here.
+        from.table().flush(VirtAddr(0), from.data().task_size);
+    }
+}
+
 impl<S: SoftSystem> Machine<S> {
     /// A copy of an address space, with one user.
     ///
@@ -52,20 +91,18 @@ impl<S: SoftSystem> Machine<S> {
     ///
     /// [`Error::NoMemory`]: memory, frames, or uses of a swap slot ran out, or the charge hook refused a page.
     pub fn fork(&self, parent: &MmRef<S>) -> Result<MmRef<S>> {
+        let mut unfinished = Unfinished { machine: self, child: None };
         // Lock order: the parent's mmap_lock -> the child's.
         let from = parent.write();
         let table = RadixTable::new(&self.rmap.arena().heap)?;
         let child = self.rmap.mm_new(table, MmState::forked(parent.data()))?;
-        let made =
-            self.remember(&child).and_then(|()| self.dup_mmap(&child, &from).inspect_err(|_| self.forget(&child)));
+        unfinished.child = Some(child.clone());
+        let made = self.remember(&child).and_then(|()| self.dup_mmap(&child, &from));
         drop(from);
-        if made.is_err() {
-            // Empty again; nobody but those who list address spaces has a handle.
-            child.data().unstable.store(true, Ordering::Release);
-            let last = child.put_user();
-            debug_assert!(last);
-            self.rmap.mm_gone(&child);
+        if made.is_ok() {
+            unfinished.child = None;
         }
+        drop(unfinished);
         let result = made.map(|()| child);
         self.tidy();
         result
@@ -74,16 +111,10 @@ impl<S: SoftSystem> Machine<S> {
     fn dup_mmap(&self, child: &MmRef<S>, from: &MmWrite<'_, S>) -> Result<()> {
         let to = child.write_nested();
         self.rmap.engine().fork_begin(&to, from)?;
-        let copied =
-            from.vmas().filter(|vma| !vma.has(VmFlags::DONTFORK)).try_for_each(|vma| self.dup_vma(&to, from, vma));
-        if copied.is_err() {
-            to.data().unstable.store(true, Ordering::Release);
-            self.tear_down(&to);
-        }
-        self.rmap.engine().fork_end(&to, from);
-        // Writable translations of the parent's may be in use until here.
-        from.table().flush(VirtAddr(0), from.data().task_size);
-        copied
+        let mut copying = Copying { machine: self, to: &to, from, done: false };
+        from.vmas().filter(|vma| !vma.has(VmFlags::DONTFORK)).try_for_each(|vma| self.dup_vma(&to, from, vma))?;
+        copying.done = true;
+        Ok(())
     }
 
     fn dup_vma(&self, to: &MmWrite<'_, S>, from: &MmWrite<'_, S>, vma: &Vma<S>) -> Result<()> {

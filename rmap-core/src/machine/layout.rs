@@ -54,6 +54,15 @@ pub(super) fn closed(ext: VmaExt, bounds: VmaBounds) {
     }
 }
 
+/// Does something at the end of a scope, also when the embedder panics in it.
+pub(super) struct Finally<F: FnMut()>(pub(super) F);
+
+impl<F: FnMut()> Drop for Finally<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
 fn same_name(a: Option<&VmaName>, b: Option<&VmaName>) -> bool {
     a.map(|name| &name[..]) == b.map(|name| &name[..])
 }
@@ -139,6 +148,29 @@ impl<S: SoftSystem> Machine<S> {
     pub(super) fn uncut<'a>(&self, mm: &'a MmWrite<'_, S>, cuts: [Cut<'a, S>; 2]) {
         // The upper cut first: its lower part may be the upper part of the other.
         for (low, high) in cuts.into_iter().rev().flatten() {
+            self.unsplit(mm, low, high);
+        }
+    }
+
+    /// Before all VMAs in a range are [modified](Self::modify), one after the other: cuts the last at `end`, unless it
+    /// is the first too. Whole VMAs need no memory, so that what fails for want of it is this or the first, when
+    /// nothing has changed yet. Returns whether it cut: then [`rejoin_at`](Self::rejoin_at) ends the change, whatever
+    /// became of it.
+    ///
+    /// ```text
+    ///   [------ a ------)[--- b ---)[------ c ------)      [------ a ------)[--- b ---)[- c -)[---)
+    ///           start                        end                   start                      end
+    /// ```
+    pub(super) fn cut_last(&self, mm: &MmWrite<'_, S>, start: VirtAddr, end: VirtAddr) -> Result<bool> {
+        match mm.find(end).filter(|vma| start < vma.start() && vma.start() < end) {
+            Some(last) => self.split(mm, last, end).map(|_| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Takes the cut of [`cut_last`](Self::cut_last) back if both parts are still alike.
+    pub(super) fn rejoin_at(&self, mm: &MmWrite<'_, S>, end: VirtAddr) {
+        if let (Some(low), Some(high)) = (mm.prev_vma(end), mm.find(end)) {
             self.unsplit(mm, low, high);
         }
     }

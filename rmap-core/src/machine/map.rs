@@ -100,11 +100,34 @@ impl<S: SoftSystem> Machine<S> {
         } else if request.flags.contains(MapFlags::SHARED) {
             wanted.file = Some(self.new_transient(pages)?);
         }
+        let transient = request.file.is_none() && wanted.file.is_some();
         let locked = mm.write();
+        let mapped = self.map_wanted(&locked, request, wanted, len);
+        drop(locked);
+        self.settle();
+        if mapped.is_err() && transient {
+            // Shared memory that was made in vain is nobody's.
+            self.sweep_files();
+        }
+        let (start, end, populate) = mapped?;
+        if populate {
+            self.populate(mm, start, end);
+        }
+        Ok(start)
+    }
+
+    /// Finds the place and maps. Returns its ends, and whether its pages are to be faulted in.
+    fn map_wanted(
+        &self,
+        mm: &MmWrite<'_, S>,
+        request: &MapRequest<S>,
+        mut wanted: Wanted<S>,
+        len: u64,
+    ) -> Result<(VirtAddr, VirtAddr, bool)> {
         if !wanted.flags.contains(VmFlags::SPECIAL) {
             wanted.flags |= VmFlags::from_bits_retain(mm.data().def_flags.load(Ordering::Relaxed));
         }
-        let start = self.place(&locked, request, len)?;
+        let start = self.place(mm, request, len)?;
         let end = VirtAddr(start.0 + len);
         let pgoff = match &request.file {
             Some((_, pgoff)) => *pgoff,
@@ -114,13 +137,8 @@ impl<S: SoftSystem> Machine<S> {
         };
         let populate = request.flags.contains(MapFlags::POPULATE) || wanted.flags.contains(VmFlags::LOCKED);
         let populate = populate && !wanted.flags.contains(VmFlags::LOCKONFAULT);
-        self.map_region(&locked, VmaBounds { start, end, pgoff }, wanted)?;
-        drop(locked);
-        self.settle();
-        if populate {
-            self.populate(mm, start, end);
-        }
-        Ok(start)
+        self.map_region(mm, VmaBounds { start, end, pgoff }, wanted)?;
+        Ok((start, end, populate))
     }
 
     /// Shared anonymous memory that only its mappings know.
@@ -222,21 +240,26 @@ impl<S: SoftSystem> Machine<S> {
 
     /// Puts a VMA into `bounds`, in place of whatever is there, and joins it with its neighbours. The figures follow.
     pub(super) fn map_region(&self, mm: &MmWrite<'_, S>, bounds: VmaBounds, wanted: Wanted<S>) -> Result<()> {
-        let (flags, has_file) = (wanted.flags, wanted.file.is_some());
         if mm.vmas_in(bounds.start, bounds.end).next().is_some() {
-            self.replace(mm, bounds, wanted)?;
-        } else if !self.expand(mm, bounds, &wanted)? {
-            let Wanted { flags, file, ext } = wanted;
-            let vma = self.rmap.vma_new(mm, bounds, flags, file, ext)?;
-            opened(ext, vma.bounds());
+            return self.replace(mm, bounds, wanted);
+        }
+        let expanded = self.expand(mm, bounds, &wanted)?;
+        let Wanted { flags, file, ext } = wanted;
+        let has_file = file.is_some();
+        if !expanded {
+            self.rmap.vma_new(mm, bounds, flags, file, ext)?;
         }
         account(mm, flags, has_file, bounds.pages() as i64);
+        if !expanded {
+            opened(ext, bounds);
+        }
         Ok(())
     }
 
     /// Memory first, then the old VMAs go, then the new one comes.
     fn replace(&self, mm: &MmWrite<'_, S>, bounds: VmaBounds, wanted: Wanted<S>) -> Result<()> {
         let Wanted { flags, file, ext } = wanted;
+        let has_file = file.is_some();
         let new = NewVma::new(mm, bounds, flags, file, ext)?;
         // Two for the cuts.
         mm.reserve(3)?;
@@ -244,6 +267,7 @@ impl<S: SoftSystem> Machine<S> {
         mm.prepare_link(&new).inspect_err(|_| self.uncut(mm, cuts))?;
         self.detach(mm, bounds.start, bounds.end);
         let vma = mm.finish_link(new);
+        account(mm, flags, has_file, bounds.pages() as i64);
         opened(ext, bounds);
         self.merge_around(mm, vma);
         Ok(())

@@ -83,6 +83,7 @@ impl<S: SoftSystem> Machine<S> {
         let len = len.checked_add(addr.page_offset()).and_then(page_align);
         let end = len.and_then(|len| start.0.checked_add(len)).map(VirtAddr).ok_or(Error::Invalid)?;
         let locked = mm.write();
+        let cut = self.cut_last(&locked, start, end)?;
         let mut at = start;
         let done = loop {
             if at >= end {
@@ -95,6 +96,9 @@ impl<S: SoftSystem> Machine<S> {
             }
             at = until;
         };
+        if cut {
+            self.rejoin_at(&locked, end);
+        }
         drop(locked);
         self.settle();
         done

@@ -90,7 +90,8 @@ pub struct MachineConfig {
 pub struct ChargeHook {
     /// Called with `arg`, the address space's number and the pages to charge.
     pub charge: fn(arg: usize, mm: u64, pages: u64) -> bool,
-    /// Called when charged pages go. It may be called under page and PTE locks: it neither waits nor calls back.
+    /// Called when charged pages go. It may be called under page and PTE locks: it neither waits nor calls back, nor
+    /// panics.
     pub uncharge: fn(arg: usize, mm: u64, pages: u64),
     /// Handed to both.
     pub arg: usize,
@@ -255,11 +256,35 @@ impl<S: SoftSystem> Machine<S> {
         self.rmap.pages().page(pfn).ok_or(Error::Foreign)
     }
 
+    /// The caller's reference to a page, put at the end of a scope.
+    fn page_ref<'m>(&'m self, page: &'m Page) -> PageRef<'m, S> {
+        PageRef { machine: self, page }
+    }
+
     /// Drops a reference to a page, and frees its frame if that was the last.
     fn put_page(&self, page: &Page) {
         if page.put() {
             self.frames.free(self.rmap.pages(), page.head());
         }
+    }
+}
+
+/// A reference to a page, put when this is dropped: also when a function of the embedder's panics.
+struct PageRef<'m, S: SoftSystem> {
+    machine: &'m Machine<S>,
+    page: &'m Page,
+}
+
+impl<'m, S: SoftSystem> PageRef<'m, S> {
+    /// The reference is somebody else's from now on.
+    fn into_page(self) -> &'m Page {
+        core::mem::ManuallyDrop::new(self).page
+    }
+}
+
+impl<S: SoftSystem> Drop for PageRef<'_, S> {
+    fn drop(&mut self) {
+        self.machine.put_page(self.page);
     }
 }
 
@@ -276,3 +301,5 @@ impl<S: SoftSystem> core::fmt::Debug for Machine<S> {
 mod layout_tests;
 #[cfg(all(test, not(loom)))]
 pub(crate) mod life_tests;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod refusal_tests;

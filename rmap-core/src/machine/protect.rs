@@ -28,13 +28,14 @@ impl<S: SoftSystem> Machine<S> {
     /// | [`Error::Invalid`] | `addr` is not on a page boundary, the range overflows, or `prot` has other bits |
     /// | [`Error::NotMapped`] | there is a hole |
     /// | [`Error::Access`] | a VMA may never have these access bits |
-    /// | [`Error::NoMemory`] | no memory to cut a VMA |
+    /// | [`Error::NoMemory`] | no memory to cut a VMA; nothing has changed |
     pub fn mprotect(&self, mm: &Mm<S>, addr: VirtAddr, len: u64, prot: VmFlags) -> Result<()> {
         let end = page_align(len).and_then(|len| addr.0.checked_add(len)).map(VirtAddr).ok_or(Error::Invalid)?;
         if !addr.is_page_aligned() || !VmFlags::ACCESS.contains(prot) {
             return Err(Error::Invalid);
         }
         let locked = mm.write();
+        let cut = self.cut_last(&locked, addr, end)?;
         let mut cow = None;
         let mut at = addr;
         let done = loop {
@@ -64,6 +65,9 @@ impl<S: SoftSystem> Machine<S> {
             }
             at = until;
         };
+        if cut {
+            self.rejoin_at(&locked, end);
+        }
         drop(locked);
         self.settle();
         if let Some((from, until)) = cow {

@@ -18,7 +18,7 @@
 //! pages it stays alone.
 
 use super::Machine;
-use super::layout::{Cut, account, account_vm, opened, page_align, pages_of};
+use super::layout::{Cut, Finally, account, account_vm, opened, page_align, pages_of};
 use super::map::check_fixed;
 use super::page_table::{LockedEntries, table_end};
 use super::system::SoftSystem;
@@ -221,17 +221,22 @@ impl<S: SoftSystem> Machine<S> {
             free_unused_tables(mm, to, to_end);
         })?;
 
+        // The embedder is told of what goes and comes, and may panic: the copy and the figures are as the layout is.
+        let mut coming = Coming { machine: self, copy: Some(copy) };
         self.detach_vmas(mm, to, to_end);
+        let Some(copy) = coming.copy.take() else { return Err(Error::Invalid) };
         let copy = mm.finish_link(copy);
-        opened(*mm.data_of(copy), copy.bounds());
-        self.move_entries(source, copy, &step);
-        if stays {
-            self.leave_behind(mm, source, request);
-        } else {
-            self.remove_vma(mm, source);
-            self.detach(mm, request.old, request.end());
+        {
+            let _counted = Finally(|| account_vm(copy, copy.pages() as i64));
+            opened(*mm.data_of(copy), copy.bounds());
+            self.move_entries(source, copy, &step);
+            if stays {
+                self.leave_behind(mm, source, request);
+            } else {
+                self.remove_vma(mm, source);
+                self.detach(mm, request.old, request.end());
+            }
         }
-        account_vm(copy, copy.pages() as i64);
         self.merge_around(mm, copy);
         Ok(())
     }
@@ -336,6 +341,20 @@ impl<S: SoftSystem> Machine<S> {
             any |= self.rmap.move_pte((source, old), (copy, new), src, dst.as_deref_mut());
         }
         any
+    }
+}
+
+/// A copy with its ties that is not in the address space yet; dropped with it, its ties go.
+struct Coming<'m, S: SoftSystem> {
+    machine: &'m Machine<S>,
+    copy: Option<NewVma<S>>,
+}
+
+impl<S: SoftSystem> Drop for Coming<'_, S> {
+    fn drop(&mut self) {
+        if let Some(copy) = self.copy.take() {
+            self.machine.rmap.vma_copy_abort(copy);
+        }
     }
 }
 

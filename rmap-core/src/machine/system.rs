@@ -176,7 +176,9 @@ impl Access {
     }
 }
 
-/// What the embedder does for a VMA (the kernel's `vm_ops`, and userfaultfd's monitor). No method is called with a lock
+/// What the embedder does for a VMA (the kernel's `vm_ops`, and userfaultfd's monitor). A method that panics does so
+/// through the call that asked it: locks are free and figures right, a fork or a fault has not been, and a VMA of which
+/// `open` or `close` was to hear has come or gone; an address space whose exit was cut short goes with the machine. No method is called with a lock
 /// held but those that it names, and none may call back into the address space that it is called for, `missing`
 /// excepted.
 pub trait VmaOps: Sync {

@@ -30,7 +30,8 @@ bitflags! {
 /// The marker that stands for broken memory.
 pub const POISON_MARKER: u64 = 1;
 
-/// What stands in the place of an unmapped entry, and who hears of it.
+/// What stands in the place of an unmapped entry, and who hears of it. A panic of either goes through
+/// [`Rmap::try_to_unmap`] and leaves counts, entries and locks as they should be.
 pub trait UnmapHooks<S: Kernel> {
     /// An anonymous page in the swap cache is about to be unmapped at `addr`: take one more use of the swap slot.
     /// `false`: it cannot be had, and the entry is put back. PTE lock held.
@@ -79,15 +80,12 @@ impl<S: Kernel> Rmap<S> {
             return ControlFlow::Break(());
         }
         let old = if flags.contains(TtuFlags::BATCH_FLUSH) { table.clear(addr) } else { table.clear_flush(addr) };
+        let cleared = Cleared { table, addr, old };
         let Pte::Present { pfn, flags: bits } = old else {
             debug_assert!(false, "page_vma_mapped_walk shows present entries");
-            table.set(addr, old);
             return ControlFlow::Continue(());
         };
-        let Some(this) = self.pages.page(pfn) else {
-            table.set(addr, old);
-            return ControlFlow::Break(());
-        };
+        let Some(this) = self.pages.page(pfn) else { return ControlFlow::Break(()) };
         if bits.contains(PteFlags::DIRTY) {
             head.set(PageFlags::DIRTY);
         }
@@ -96,22 +94,15 @@ impl<S: Kernel> Rmap<S> {
         } else if head.mapping().load().is_anon() {
             match Self::anon_replacement(this, hooks) {
                 Some(new) => new,
-                None => {
-                    table.set(addr, old);
-                    return ControlFlow::Break(());
-                }
+                None => return ControlFlow::Break(()),
             }
         } else {
             Pte::None
         };
-        if new != Pte::None {
-            table.set(addr, new);
-        }
-        hooks.unmapped(vma, addr, old, new);
+        cleared.replace(new);
         let level = if bits.contains(PteFlags::LARGE) { Level::Entire } else { Level::Single };
-        self.page_remove_rmap(this, vma, addr, level);
-        let last = this.put();
-        debug_assert!(!last, "the caller of try_to_unmap holds a reference");
+        let _counted = Counted { rmap: self, page: this, vma, addr, level };
+        hooks.unmapped(vma, addr, old, new);
         ControlFlow::Continue(())
     }
 
@@ -129,12 +120,63 @@ impl<S: Kernel> Rmap<S> {
         if exclusive && !page.try_share() {
             return None;
         }
-        if !hooks.swap_dup(slot) {
-            if exclusive {
-                page.set(PageFlags::ANON_EXCLUSIVE);
-            }
-            return None;
+        let shared = Shared(page, exclusive);
+        hooks.swap_dup(slot).then(|| {
+            core::mem::forget(shared);
+            Pte::Swap(SwapEntry { slot, exclusive })
+        })
+    }
+}
+
+// A hook may refuse, or panic. What was taken before it was asked is given back when these are dropped.
+
+/// An entry that was cleared, and that nothing has replaced yet.
+struct Cleared<'t, T: LockedTable> {
+    table: &'t mut T,
+    addr: VirtAddr,
+    old: Pte,
+}
+
+impl<T: LockedTable> Cleared<'_, T> {
+    fn replace(self, new: Pte) {
+        let mut this = core::mem::ManuallyDrop::new(self);
+        let addr = this.addr;
+        if new != Pte::None {
+            this.table.set(addr, new);
         }
-        Some(Pte::Swap(SwapEntry { slot, exclusive }))
+    }
+}
+
+impl<T: LockedTable> Drop for Cleared<'_, T> {
+    fn drop(&mut self) {
+        self.table.set(self.addr, self.old);
+    }
+}
+
+/// A page that was exclusive (if so) and has just been made not to be.
+struct Shared<'p>(&'p Page, bool);
+
+impl Drop for Shared<'_> {
+    fn drop(&mut self) {
+        if self.1 {
+            self.0.set(PageFlags::ANON_EXCLUSIVE);
+        }
+    }
+}
+
+/// A mapping whose entry was replaced and which is still counted.
+struct Counted<'a, S: Kernel> {
+    rmap: &'a Rmap<S>,
+    page: &'a Page,
+    vma: &'a Vma<S>,
+    addr: VirtAddr,
+    level: Level,
+}
+
+impl<S: Kernel> Drop for Counted<'_, S> {
+    fn drop(&mut self) {
+        self.rmap.page_remove_rmap(self.page, self.vma, self.addr, self.level);
+        let last = self.page.put();
+        debug_assert!(!last, "the caller of try_to_unmap holds a reference");
     }
 }

@@ -9,9 +9,12 @@
 //! | `properties` | random operations, checked after each |
 //! | `compound` | pages of several frames, mapped by one entry or by many |
 //! | `refusals` | what the component refuses changes nothing |
+//! | `exhaust` | engines without a free slot |
 //! | `failures` | every allocation of an operation made to fail in turn |
+//! | `panics` | callbacks that stop a walk, and callbacks that panic |
 //! | `known_bugs` | T1 to T15: the known ways to be wrong |
 //! | `bounds` | how much memory, how many candidates, which locks |
+//! | `trip` | places in the embedder's functions that can be made to panic |
 //! | `shuttle` | scenes of a whole machine under a random scheduler |
 //!
 //! Models, each named after its race; `.ci/loom` runs them, and their mutants:
@@ -70,6 +73,7 @@ macro_rules! on_one_toy {
 mod bounds;
 #[cfg(not(loom))]
 mod compound;
+pub(crate) mod exhaust;
 #[cfg(not(loom))]
 mod failures;
 #[cfg(not(loom))]
@@ -77,10 +81,13 @@ mod known_bugs;
 #[cfg(not(loom))]
 mod oracle;
 #[cfg(not(loom))]
+mod panics;
+#[cfg(not(loom))]
 mod properties;
 #[cfg(not(loom))]
 mod refusals;
 mod toy;
+pub(crate) mod trip;
 #[cfg(not(loom))]
 mod world;
 

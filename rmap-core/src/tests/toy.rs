@@ -1,5 +1,7 @@
 //! Test systems: engines over toy page tables, and the steps of a memory manager.
 
+use super::exhaust::Exhaust;
+use super::trip::pass;
 use crate::base::error::{Error, Result};
 use crate::base::sync::atomic::{AtomicU64, Ordering};
 use crate::base::sync::{SpinGuard, SpinLock, load_to_change, rank};
@@ -93,25 +95,30 @@ impl PageTable for Toy {
     type Locked<'a> = LockedToy<'a>;
 
     fn load(&self, addr: VirtAddr) -> Pte {
+        pass("load");
         self.entry(addr).map_or(Pte::NoTable, |entry| unpack(entry.load(Ordering::Acquire)))
     }
     fn lock(&self, addr: VirtAddr, nested: bool) -> Option<LockedToy<'_>> {
+        pass("lock");
         self.entry(addr)?;
         let guard = if nested { self.lock.lock_nested() } else { self.lock.lock() };
         Some(LockedToy { table: self, _guard: guard })
     }
-    fn flush(&self, _: VirtAddr, _: VirtAddr) {}
+    fn flush(&self, _: VirtAddr, _: VirtAddr) {
+        pass("flush");
+    }
 }
 
 impl LockedTable for LockedToy<'_> {
     fn get(&self, addr: VirtAddr) -> Pte {
+        pass("get");
         self.table.entry(addr).map_or(Pte::NoTable, |entry| unpack(load_to_change(entry)))
     }
     fn set(&mut self, addr: VirtAddr, pte: Pte) {
         self.table.entry(addr).expect("in the table").store(pack(pte), Ordering::Release);
     }
     fn clear_flush(&mut self, addr: VirtAddr) -> Pte {
-        let old = self.get(addr);
+        let old = self.table.entry(addr).map_or(Pte::NoTable, |entry| unpack(load_to_change(entry)));
         self.set(addr, Pte::None);
         old
     }
@@ -120,11 +127,11 @@ impl LockedTable for LockedToy<'_> {
 // Systems.
 
 /// What tests need of a system, whatever its engine.
-pub(super) trait TestSystem: Kernel + System<Table = Toy, MmData = (), VmaData = (), FileData = ()> {
+pub(super) trait TestSystem:
+    Kernel<Design: Exhaust> + System<Table = Toy, MmData = (), VmaData = (), FileData = ()>
+{
     /// What the engine knows of an address space, in words that are equal when it is the same.
     fn state(rmap: &Rmap<Self>, mm: &MmWrite<'_, Self>) -> String;
-    /// Leaves the engine's slabs without a free slot.
-    fn exhaust(engine: &Self::Engine);
     /// Panics when the engine contradicts itself. `vmas` are all there are; their locks are held.
     fn check(engine: &Self::Engine, vmas: &[&Vma<Self>]);
     /// Whether the lock of an anchor is held, and is that of the anchor. Where the anchor is the lock's guard it cannot
@@ -185,9 +192,6 @@ impl TestSystem for Anon {
     fn state(_: &Rmap<Self>, mm: &MmWrite<'_, Self>) -> String {
         lines(mm, inspect::state_of)
     }
-    fn exhaust(engine: &Self::Engine) {
-        engine.exhaust();
-    }
     fn check(_: &Self::Engine, vmas: &[&Vma<Self>]) {
         inspect::check_all(vmas);
     }
@@ -199,9 +203,6 @@ impl TestSystem for Anon {
 impl TestSystem for Objrmap {
     fn state(rmap: &Rmap<Self>, mm: &MmWrite<'_, Self>) -> String {
         lines(mm, |vma| std::format!("{:?}", rmap.engine().family_of(vma)))
-    }
-    fn exhaust(engine: &Self::Engine) {
-        engine.exhaust();
     }
     fn check(engine: &Self::Engine, vmas: &[&Vma<Self>]) {
         engine.check(vmas);
@@ -215,7 +216,6 @@ impl TestSystem for FullScan {
     fn state(rmap: &Rmap<Self>, _: &MmWrite<'_, Self>) -> String {
         std::format!("{:?}\n", rmap.engine().listed())
     }
-    fn exhaust(_: &Self::Engine) {}
     fn check(engine: &Self::Engine, vmas: &[&Vma<Self>]) {
         engine.check(vmas);
     }
@@ -225,9 +225,6 @@ impl TestSystem for PerSpace {
     fn state(rmap: &Rmap<Self>, mm: &MmWrite<'_, Self>) -> String {
         rmap.engine().state(&mm.vmas().collect::<Vec<_>>())
     }
-    fn exhaust(engine: &Self::Engine) {
-        engine.exhaust();
-    }
     fn check(_: &Self::Engine, _: &[&Vma<Self>]) {}
 }
 
@@ -235,9 +232,6 @@ impl TestSystem for Chained {
     fn state(rmap: &Rmap<Self>, mm: &MmWrite<'_, Self>) -> String {
         let prepared: Vec<bool> = mm.vmas().map(|vma| rmap.engine().is_prepared(vma)).collect();
         std::format!("prepared {prepared:?}\n")
-    }
-    fn exhaust(engine: &Self::Engine) {
-        engine.exhaust();
     }
     fn check(_: &Self::Engine, _: &[&Vma<Self>]) {}
 }

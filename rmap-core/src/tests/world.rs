@@ -1,7 +1,9 @@
 //! A memory manager in small over the component: address spaces, files, faults, copy-on-write, fork, swap, mremap, of
 //! one thread.
 
+use super::exhaust::Exhaust;
 use super::toy::*;
+use super::trip::pass;
 use crate::base::alloc::Heap;
 use crate::base::error::{Error, Result};
 use crate::base::types::{Pfn, VirtAddr, VmFlags};
@@ -19,6 +21,7 @@ use core::mem::ManuallyDrop;
 use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::vec::Vec;
 
 /// A slot of the swap store.
@@ -92,10 +95,13 @@ struct Dup<'a>(&'a mut Slot);
 
 impl<S: TestSystem> UnmapHooks<S> for Dup<'_> {
     fn swap_dup(&mut self, _: u64) -> bool {
+        pass("swap_dup");
         self.0.users += 1;
         true
     }
-    fn unmapped(&mut self, _: &Vma<S>, _: VirtAddr, _: Pte, _: Pte) {}
+    fn unmapped(&mut self, _: &Vma<S>, _: VirtAddr, _: Pte, _: Pte) {
+        pass("unmapped");
+    }
 }
 
 impl<S: TestSystem> World<S> {
@@ -310,7 +316,7 @@ impl<S: TestSystem> World<S> {
     }
 
     /// Reclaim takes a page out of all page tables; of an anonymous page the swap entry stays. Returns whether nothing
-    /// maps it any more.
+    /// maps it any more. A panic of the embedder's functions goes through it, and its books are kept.
     pub(super) fn reclaim(&mut self, pfn: Pfn, flags: TtuFlags, keep_cached: bool) -> bool {
         let page = self.rmap.pages().page(pfn).expect("a frame");
         if !page.is_mapped() {
@@ -329,8 +335,12 @@ impl<S: TestSystem> World<S> {
             page.get();
             self.swap.insert(number, Slot { users: 0, cached: Some(pfn) });
         }
-        let unmapped = self.rmap.try_to_unmap(page, flags, &mut Dup(self.swap.get_mut(&number).unwrap_or(&mut slot)));
-        drop(locked);
+        let mut hooks = Dup(self.swap.get_mut(&number).unwrap_or(&mut slot));
+        let tried = catch_unwind(AssertUnwindSafe(|| {
+            let _locked = locked;
+            self.rmap.try_to_unmap(page, flags, &mut hooks)
+        }));
+        let unmapped = matches!(tried, Ok(true));
         if anon {
             let entry = self.swap.get_mut(&number).expect("a slot");
             if entry.users == 0 {
@@ -343,7 +353,7 @@ impl<S: TestSystem> World<S> {
             }
         }
         self.put(pfn);
-        unmapped
+        tried.unwrap_or_else(|panic| resume_unwind(panic))
     }
 
     /// Takes away what is mapped in `[start, end)` of a VMA.
@@ -551,7 +561,7 @@ impl<S: TestSystem> World<S> {
         let before = (anchors(self), nodes(self));
         self.rmap.arena().rcu.drain();
         self.rmap.arena().nodes.exhaust();
-        S::exhaust(self.rmap.engine());
+        self.rmap.engine().exhaust();
         let vmas = self.rmap.arena().exhaust();
         self.hoard = Hoard { vmas, anchors: anchors(self) - before.0, node_bytes: nodes(self) - before.1 };
     }

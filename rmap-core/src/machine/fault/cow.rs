@@ -43,10 +43,9 @@ impl<S: SoftSystem> Machine<S> {
             }
             // The entry's own reference keeps the page while the table is locked.
             page.get();
+            let held = self.page_ref(page);
             drop(table);
-            let outcome = Ok(self.wp_shared(f, page, Pte::present(pfn, flags)));
-            self.put_page(page);
-            return outcome;
+            return Ok(self.wp_shared(f, held.page, Pte::present(pfn, flags)));
         }
         if anon && (page.has(PageFlags::ANON_EXCLUSIVE) || self.reuse_anon(f, page)) {
             let used = if f.want.writes() { WRITTEN } else { PteFlags::YOUNG };
@@ -54,10 +53,9 @@ impl<S: SoftSystem> Machine<S> {
             return Ok(Outcome::Done);
         }
         page.get();
+        let held = self.page_ref(page);
         drop(table);
-        let outcome = self.wp_copy(f, Some(page));
-        self.put_page(page);
-        outcome
+        self.wp_copy(f, Some(held.page))
     }
 
     /// A write to the zero page, which gives way to a page of zeros.

@@ -6,6 +6,7 @@
 //! brought in by the fault itself. Of shared anonymous memory, which has no readahead in the kernel either, only pages
 //! that exist are mapped. Neighbours are mapped old and never for writing; whatever hinders one of them leaves it out.
 
+use super::super::PageRef;
 use super::super::account::Charge;
 use super::super::page_table::table_end;
 use super::super::system::SoftSystem;
@@ -80,19 +81,12 @@ impl<S: SoftSystem> Machine<S> {
     /// A write to a private mapping: the copy is mapped, the file's page never was.
     fn copy_file_page(&self, f: &Fault<'_, S>, file: &FileRef<S>, pgoff: PgOff, charge: Charge) -> Result<Outcome> {
         let _reserved = self.prepare_anon(f)?;
-        let new = self.alloc_page()?;
-        match self.cached_page(file, pgoff) {
-            Ok((page, locked)) => {
-                self.frames.copy(page.pfn(), new.pfn());
-                drop(locked);
-                self.put_page(page);
-                self.install_anon(f, new, charge, false).map(Self::outcome)
-            }
-            Err(error) => {
-                self.put_page(new);
-                Err(error)
-            }
-        }
+        let new = self.page_ref(self.alloc_page()?);
+        let (page, locked) = self.cached_page(file, pgoff)?;
+        self.frames.copy(page.pfn(), new.page.pfn());
+        drop(locked);
+        self.put_page(page);
+        self.install_anon(f, new.into_page(), charge, false).map(Self::outcome)
     }
 
     /// The page at an offset of a file, with its contents, a reference, and its lock; made and read in if there was
@@ -124,7 +118,8 @@ impl<S: SoftSystem> Machine<S> {
 
     /// A new page in a file's page cache. [`Error::Exists`]: there is one.
     fn read_in<'m>(&'m self, file: &'m File<S>, pgoff: PgOff) -> Result<(&'m Page, PageLock<'m>)> {
-        let page = self.alloc_page()?;
+        let held = self.page_ref(self.alloc_page()?);
+        let page = held.page;
         let data = *file.data();
         let fill = || {
             if let Some(ops) = data.ops {
@@ -134,7 +129,8 @@ impl<S: SoftSystem> Machine<S> {
             }
             Ok(())
         };
-        self.add_to_cache(file, page, pgoff, fill).inspect_err(|_| self.put_page(page)).map(|locked| (page, locked))
+        let locked = self.add_to_cache(file, page, pgoff, fill)?;
+        Ok((held.into_page(), locked))
     }
 
     /// Puts a page that nobody else knows into a file's page cache and has it filled, locked throughout. On failure it
@@ -151,19 +147,11 @@ impl<S: SoftSystem> Machine<S> {
             page.set(PageFlags::SWAP_BACKED);
         }
         file.add_page(page, pgoff)?;
-        match fill() {
-            Ok(()) => {
-                page.set(PageFlags::UPTODATE);
-                Ok(locked)
-            }
-            Err(error) => {
-                if file.remove_page(page).is_ok() {
-                    let last = page.put();
-                    debug_assert!(!last, "the caller has a reference");
-                }
-                Err(error)
-            }
-        }
+        let added = Added { machine: self, file, page };
+        fill()?;
+        core::mem::forget(added);
+        page.set(PageFlags::UPTODATE);
+        Ok(locked)
     }
 
     /// Maps a page of the VMA's file where nothing is; its reference becomes the mapping's. Page lock held, the table
@@ -212,7 +200,8 @@ impl<S: SoftSystem> Machine<S> {
     /// Maps the file's pages at `[at, end)` where nothing is mapped.
     fn map_neighbours(&self, f: &Fault<'_, S>, file: &FileRef<S>, at: VirtAddr, end: VirtAddr) -> Result<()> {
         let bounds = f.vma.bounds();
-        let mut found: [Option<&Page>; BATCH] = [None; BATCH];
+        // Dropped, those that were not mapped are put.
+        let mut found: [Option<PageRef<'_, S>>; BATCH] = [const { None }; BATCH];
         let mut pages = 0;
         for (i, place) in found.iter_mut().enumerate() {
             let addr = at.add_pages(i as u64);
@@ -220,18 +209,14 @@ impl<S: SoftSystem> Machine<S> {
                 break;
             }
             if f.mm.table().load(addr).is_none() {
-                *place = self.neighbour(file, bounds.pgoff_of(addr));
+                *place = self.neighbour(file, bounds.pgoff_of(addr)).map(|page| self.page_ref(page));
                 pages += u64::from(place.is_some());
             }
         }
-        let mapped = self.rmap.reserve(pages as usize).and_then(|_reserved| {
-            let charge = self.charge(f.mm, pages)?;
-            self.map_found(f, file, at, &mut found, charge);
-            Ok(())
-        });
-        // Those that were not mapped.
-        found.into_iter().flatten().for_each(|page| self.put_page(page));
-        mapped
+        let _reserved = self.rmap.reserve(pages as usize)?;
+        let charge = self.charge(f.mm, pages)?;
+        self.map_found(f, file, at, &mut found, charge);
+        Ok(())
     }
 
     /// A neighbour's page with a reference, if there is one or can be.
@@ -248,7 +233,7 @@ impl<S: SoftSystem> Machine<S> {
         f: &Fault<'_, S>,
         file: &FileRef<S>,
         at: VirtAddr,
-        found: &mut [Option<&Page>; BATCH],
+        found: &mut [Option<PageRef<'_, S>>; BATCH],
         mut charge: Charge,
     ) {
         let Some(mut table) = f.mm.table().lock(at, false) else { return };
@@ -257,7 +242,7 @@ impl<S: SoftSystem> Machine<S> {
         }
         for (i, place) in found.iter_mut().enumerate() {
             let addr = at.add_pages(i as u64);
-            let Some(page) = *place else { continue };
+            let Some(PageRef { page, .. }) = *place else { continue };
             // A try: the page lock comes before the PTE lock.
             let Some(_locked) = page.try_lock() else { continue };
             let free = table.get(addr).is_none() && is_still(page, file, f.vma.bounds().pgoff_of(addr));
@@ -267,8 +252,22 @@ impl<S: SoftSystem> Machine<S> {
                 table.set(addr, pte);
                 charge.spend(1);
                 self.account_page(f.vma, pte);
-                *place = None;
+                place.take().map(PageRef::into_page);
             }
         }
+    }
+}
+
+/// A page in a file's page cache that may have no contents yet: dropped, it is in the cache no more. Page lock held, and
+/// the caller has a reference.
+struct Added<'a, S: SoftSystem> {
+    machine: &'a Machine<S>,
+    file: &'a File<S>,
+    page: &'a Page,
+}
+
+impl<S: SoftSystem> Drop for Added<'_, S> {
+    fn drop(&mut self) {
+        self.machine.remove_cached(self.file, self.page);
     }
 }
