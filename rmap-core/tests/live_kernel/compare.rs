@@ -15,6 +15,8 @@
 //!   compared, in one partition.
 //! - What goes to swap, and when. A page that is in swap in the kernel goes to swap in the machine, by way of the
 //!   reverse map, and all who share it must find it so.
+//! - That a failed write to a private mapping, beyond the end of its file, gives the VMA an anon_vma: the machine is
+//!   given one too, for neighbours join according to it.
 //! - Which frame it is. A page may be moved between two looks: a look counts when two in a row agree.
 
 use crate::kernel::{self, Frames};
@@ -154,7 +156,9 @@ fn follow_swap(twins: &Twins, seen: &Entries) -> Result<(), Failure> {
         let ours = twins.entries(*slot);
         for page in 0..PAGES {
             if let (Seen::Swap(_), Seen::Anon(_)) = (theirs[page as usize], ours[page as usize]) {
-                went |= twins.swap_out(*slot, page).map_err(broken)?;
+                // Entries may be gone even where the frame is not free yet.
+                twins.swap_out(*slot, page).map_err(broken)?;
+                went = true;
             }
         }
     }

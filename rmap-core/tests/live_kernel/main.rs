@@ -115,6 +115,7 @@ fn run(options: &Options, frames: &Frames) -> Result<(), String> {
         match (done, options.wrong) {
             (Ok(()), None) => println!("live_kernel: seed {seed}: {steps} steps, {}", seed_run.totals),
             (Err(Failure::Differ(what)), Some(wrong)) => {
+                let what = what.lines().next().unwrap_or_default();
                 println!("live_kernel: seed {seed}: {wrong:?} noticed after {steps} steps: {what}");
                 return Ok(());
             }

@@ -6,6 +6,7 @@ use crate::state::{Object, Seen, VmaLine};
 use rmap_core::base::alloc::Heap;
 use rmap_core::base::error::{Error, Result};
 use rmap_core::base::types::{VirtAddr, VmFlags};
+use rmap_core::engine::Engine;
 use rmap_core::machine::map::{MapFlags, MapRequest};
 use rmap_core::machine::oracle::Broken;
 use rmap_core::machine::remap::MremapFlags;
@@ -188,7 +189,22 @@ impl Twins {
             self.machine.frames().write(pfn, 0, &value.to_le_bytes());
             return Ok(());
         }
-        self.machine.write(mm, addr, &value.to_le_bytes())
+        let done = self.machine.write(mm, addr, &value.to_le_bytes());
+        if done == Err(Error::Bus) {
+            self.prepare_as_the_kernel(mm, addr)?;
+        }
+        done
+    }
+
+    /// A write to a private mapping beyond its file's end fails, but not before the kernel has given the VMA an
+    /// anon_vma. Here a fault that fails leaves nothing (G4), and later the VMA would join neighbours that the kernel's
+    /// does not.
+    fn prepare_as_the_kernel(&self, mm: &MmRef<AnonVmaSystem>, addr: VirtAddr) -> Result<()> {
+        let held = mm.read();
+        match held.find(addr).filter(|vma| !vma.has(VmFlags::SHARED)) {
+            Some(vma) => self.machine.rmap().engine().prepare(vma),
+            None => Ok(()),
+        }
     }
 
     fn writable(&self, mm: &MmRef<AnonVmaSystem>, addr: VirtAddr) -> bool {
@@ -232,14 +248,12 @@ impl Twins {
     }
 
     /// The page at an entry goes to swap, as the kernel's has gone.
-    pub(crate) fn swap_out(&self, slot: usize, page: u64) -> Result<bool> {
-        match self.mm(slot).table().load(at(page)) {
-            Pte::Present { pfn, .. } => {
-                let page = self.machine.rmap().pages().page(pfn).ok_or(Error::Foreign)?;
-                self.machine.swap_out(page)
-            }
-            _ => Ok(false),
+    pub(crate) fn swap_out(&self, slot: usize, page: u64) -> Result<()> {
+        if let Pte::Present { pfn, .. } = self.mm(slot).table().load(at(page)) {
+            let page = self.machine.rmap().pages().page(pfn).ok_or(Error::Foreign)?;
+            self.machine.swap_out(page)?;
         }
+        Ok(())
     }
 
     /// The entries of the range.
