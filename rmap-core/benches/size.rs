@@ -33,11 +33,14 @@ const SHARERS: u64 = 10;
 /// A scene of `n` elements: what each of its phases took, and how many elements that was.
 type Phases = Vec<(&'static str, Duration, u64)>;
 
+/// An engine's name, and the scene on it.
+type OnEngine = (&'static str, fn(u64) -> Phases);
+
 struct Scene {
     name: &'static str,
     /// Elements of the whole.
     n: u64,
-    engines: &'static [(&'static str, fn(u64) -> Phases)],
+    engines: &'static [OnEngine],
 }
 
 /// A function for each engine.

@@ -49,7 +49,7 @@
 
 mod retired;
 #[cfg(all(test, not(loom)))]
-mod tests;
+pub(crate) mod tests;
 
 pub use retired::{FreeFn, RetireHead};
 

@@ -208,9 +208,9 @@ impl<S: SoftSystem> Machine<S> {
             | Advice::Sequential
             | Advice::WillNeed
             | Advice::Cold
-            | Advice::PageOut => old,
+            | Advice::PageOut
             // Not through here.
-            Advice::PopulateRead
+            | Advice::PopulateRead
             | Advice::PopulateWrite
             | Advice::DontNeed
             | Advice::DontNeedLocked

@@ -19,8 +19,8 @@
 //! | `RMAP_SHUTTLE_ITERATIONS` | the scene's | executions |
 //! | `RMAP_SHUTTLE_DEPTH` | none | n: a scheduler that always prefers one thread to another and changes its mind at n - 1 points (PCT); a failure names the seed and the executions that replay it |
 
-use crate::machine::life_tests::{stress, stress_layout};
-use crate::machine::system::SoftSystem;
+use crate::base::rcu;
+use crate::machine::life_tests::{stress, stress_layout, stress_lookup};
 use core::fmt::Display;
 use shuttle::rand::RngCore;
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
@@ -89,11 +89,8 @@ macro_rules! scenes {
             use super::*;
             $(#[test]
             fn $test() {
-                fn scene<S: SoftSystem>(seed: u64) {
-                    $module::$scene::<S>(Scale { seed, ..$scale });
-                }
                 let name = concat!(stringify!($engine), "::", stringify!($test));
-                explore(name, $iterations, scene::<crate::machine::system::$system>);
+                explore(name, $iterations, |seed| $module::$scene::<crate::machine::system::$system>(Scale { seed, ..$scale }));
             })*
         }
     };
@@ -105,5 +102,21 @@ crate::tests::each_engine!(
     shuttle_one_address_space = stress one_address_space, 20, SMALL;
     shuttle_walks_beside_forks = stress walks_beside_forks, 20, Scale { threads: 2, rounds: 12, frames: 80, ..SMALL };
     shuttle_moves = stress_layout moves, 20, Scale { threads: 2, pages: 3, ..SMALL };
+    shuttle_one_move = stress_lookup one_move, 300, Scale { frames: 16, rounds: 4, ..SMALL };
+    shuttle_one_move_away = stress_lookup one_move_away, 300, Scale { frames: 16, rounds: 4, ..SMALL };
     shuttle_files = stress_layout files, 20, Scale { threads: 2, frames: 60, ..SMALL };
 );
+
+scenes!(
+    anon_vma_anchors Anon AnonVmaSystem
+    shuttle_lookups = stress_lookup lookups, 300, Scale { frames: 6, rounds: 4, ..SMALL };
+);
+scenes!(
+    objrmap_anchors Objrmap ObjrmapSystem
+    shuttle_lookups = stress_lookup lookups, 300, Scale { frames: 6, rounds: 4, ..SMALL };
+);
+
+#[test]
+fn shuttle_grace_periods() {
+    explore("shuttle_grace_periods", 300, |_| rcu::tests::readers_and_writers(4));
+}

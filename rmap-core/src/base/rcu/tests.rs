@@ -123,12 +123,15 @@ fn free_functions_may_retire() {
     assert!(rcu.is_empty());
 }
 
-/// Two writers replace published objects, two readers look at them; a freed one would show its poison, or trip a
-/// sanitizer.
 #[test]
 fn stress() {
+    readers_and_writers(rounds(20_000, 100));
+}
+
+/// Two writers replace published objects, two readers look at them; a freed one would show its poison, or trip a
+/// sanitizer.
+pub(crate) fn readers_and_writers(rounds: usize) {
     const SLOTS: usize = 4;
-    let rounds = rounds(20_000, 100);
     let freed = Count::new(0);
     let rcu = Rcu::new();
     let slots: [AtomicPtr<Object>; SLOTS] = core::array::from_fn(|_| AtomicPtr::new(Object::new(&freed).as_ptr()));

@@ -108,7 +108,8 @@ impl<S: SoftSystem> Machine<S> {
     /// [`Error::NotMapped`]: no VMA is there; [`Error::Access`]: its protection forbids the access; [`Error::Bus`]:
     /// nothing stands behind the address; [`Error::NoMemory`]: memory ran out or the charge hook refused the page;
     /// [`Error::Unstable`]: the address space is being torn down; or an error of the embedder's operations. An error
-    /// has changed nothing, but that a shared page may have come back from swap which could not be copied then.
+    /// has changed nothing, but that a shared page may have come back from swap which could not be copied then, and a
+    /// stack may have grown to the address.
     pub fn fault(&self, mm: &Mm<S>, addr: VirtAddr, access: Access) -> Result<()> {
         self.fault_for(mm, addr, Want::Access(access))
     }

@@ -9,6 +9,7 @@ mod model;
 mod pictures;
 pub(crate) mod stress;
 pub(crate) mod stress_layout;
+pub(crate) mod stress_lookup;
 mod swapping;
 
 use super::account::{Change, account_vma};

@@ -100,7 +100,7 @@ pub(super) fn operations<S: Scarce>() -> Vec<Operation<S>> {
         let end = s.world.machine.brk(&s.parent, at(0xa04));
         if end == at(0xa04) { Ok(()) } else { Err(Error::NoMemory) }
     });
-    op("grow_stack", Leave::Nothing, |s| s.world.machine.grow_stack(&s.parent, at(0x5f8), at(0x602)));
+    op("grow_stack", Leave::Nothing, |s| s.world.machine.grow_stack(&s.parent, at(0x678), at(0x682)));
 
     // Advice and locks. One VMA, and from the middle of one to the middle of the third.
     for_advice(&mut op);
@@ -161,10 +161,9 @@ fn for_faults<S: Scarce>(op: &mut impl FnMut(&'static str, Leave, fn(&Scene<S>) 
     op("fault", Leave::Readiness, |s| fault(s, &s.parent, 0x105, Access::Write));
     op("fault", Leave::Readiness, |s| fault(s, &s.child, 0x102, Access::Write));
     op("fault", Leave::Readiness, |s| fault(s, &s.parent, 0x118, Access::Write));
-    // From swap, for reading and for writing; the stack grows.
+    // From swap, for reading and for writing. (A stack grows before the page is asked for, and stays so.)
     op("fault", Leave::Readiness, |s| fault(s, &s.child, 0x104, Access::Read));
     op("fault", Leave::Place, |s| fault(s, &s.child, 0x104, Access::Write));
-    op("fault", Leave::Readiness, |s| fault(s, &s.parent, 0x5ff, Access::Write));
     // Of files: read in with its neighbours, copied, shared; shared memory; operations of the embedder's.
     op("fault", Leave::Readiness, |s| fault(s, &s.parent, 0x310, Access::Exec));
     op("fault", Leave::Readiness, |s| fault(s, &s.parent, 0x305, Access::Write));

@@ -54,7 +54,7 @@ pub(super) static FILLER: Filler = Filler;
 ///   100      110      118      120        1f8   208        300      308    310   318    400   408    500   508
 ///   |- RW  --|-- R ---|-- RW --|          |- RW -|         |- file -|      |- RX -|     |shared|     |shmem|
 ///    ^^^ ^s                                    ^^           ^  ^                         ^            ^
-///   600  602     700  708        800   808          a00
+///   680  682     700  708        800   808          a00
 ///   |stack|      |uffd|          |- ops -|          |heap
 ///    ^                            ^
 /// ```
@@ -88,11 +88,11 @@ impl<S: Scarce> Scene<S> {
         world.map_with(&parent, 0x310, 8, RW - VmFlags::WRITE | VmFlags::EXEC, Some((&file, 16)), plain);
         world.map_with(&parent, 0x400, 8, SHARED_RW, Some((&file, 8)), plain);
         world.map_with(&parent, 0x500, 8, SHARED_RW, Some((&shmem, 0)), plain);
-        world.map(&parent, 0x600, 2, RW | VmFlags::GROWSDOWN);
+        world.map(&parent, 0x680, 2, RW | VmFlags::GROWSDOWN);
         world.map_with(&parent, 0x700, 8, RW | VmFlags::UFFD_MISSING, None, VmaExt { ops: Some(&FILLER), private: 1 });
         world.map_with(&parent, 0x800, 8, RW, None, VmaExt { ops: Some(&FILLER), private: 2 });
         world.machine.set_brk_start(&parent, at(0xa00));
-        for vpn in [0x101, 0x102, 0x104, 0x1ff, 0x200, 0x300, 0x400, 0x500, 0x601, 0x800] {
+        for vpn in [0x101, 0x102, 0x104, 0x1ff, 0x200, 0x300, 0x400, 0x500, 0x681, 0x800] {
             world.poke(&parent, vpn, vpn as u8);
         }
         world.peek(&parent, 0x303);
