@@ -1,5 +1,6 @@
 //! Scenes of a whole machine under a random scheduler: 3 or 4 threads, dozens of operations each, the functions that
-//! production runs.
+//! production runs. Walks are complete (G1), what they visit is alive (G2), look-ups wait for nobody (G3), and every byte
+//! is what its process wrote (G6).
 //!
 //! Every atomic operation is a point where another thread may go on, and locks are the real words over such atomics.
 //! Shuttle explores sequentially consistent executions alone; weaker ones are loom's (`loom_*`), which can afford small
