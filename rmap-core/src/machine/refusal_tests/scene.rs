@@ -85,7 +85,7 @@ impl<S: Scarce> Scene<S> {
         world.map(&parent, 0x118, 8, RW);
         world.map(&parent, 0x1f8, 0x10, RW);
         world.map_with(&parent, 0x300, 8, RW, Some((&file, 0)), plain);
-        world.map_with(&parent, 0x310, 8, RW - VmFlags::WRITE | VmFlags::EXEC, Some((&file, 16)), plain);
+        world.map_with(&parent, 0x310, 8, (RW - VmFlags::WRITE) | VmFlags::EXEC, Some((&file, 16)), plain);
         world.map_with(&parent, 0x400, 8, SHARED_RW, Some((&file, 8)), plain);
         world.map_with(&parent, 0x500, 8, SHARED_RW, Some((&shmem, 0)), plain);
         world.map(&parent, 0x680, 2, RW | VmFlags::GROWSDOWN);
