@@ -48,6 +48,12 @@ impl FileStore {
         Self::sized(file, len)
     }
 
+    /// A file of zeros that cannot be written.
+    #[cfg(test)]
+    pub(crate) fn unwritable(len: u64) -> Self {
+        Self { file: File::open("/dev/zero").expect("the zero device"), len }
+    }
+
     /// Files made are for their owner's eyes only: swap holds what was in memory.
     fn options() -> OpenOptions {
         let mut options = OpenOptions::new();

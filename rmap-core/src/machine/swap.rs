@@ -252,6 +252,17 @@ impl SwapStore {
         parts(old).0
     }
 
+    /// Makes sure that [`write`](Self::write) of a slot finds memory, where memory is the backing.
+    pub fn make_room(&self, slot: u64) -> Result<()> {
+        self.word(slot)?;
+        match &self.backing {
+            #[cfg(feature = "std")]
+            Backing::File(_) => Ok(()),
+            Backing::Memory(pages) => pages.ensure(slot),
+            Backing::Nowhere => Ok(()),
+        }
+    }
+
     /// Writes the contents of a slot. The lock of its cached page is held. Memory as a backing may run out.
     pub fn write(&self, slot: u64, data: &PageBytes) -> Result<()> {
         debug_assert!(self.count(slot) != 0, "slot {slot} is free");

@@ -45,8 +45,9 @@ impl<S: SoftSystem> Machine<S> {
     /// nobody stay, and so does every page without a swap store. A page of which some mappings had to stay is mapped
     /// there; where it was unmapped already it faults back.
     ///
-    /// [`Error::NoSpace`](crate::base::error::Error::NoSpace): swap is full; or an error of its backing, after which
-    /// the page is where it was, and entries that were replaced fault back.
+    /// [`Error::NoSpace`](crate::base::error::Error::NoSpace): swap is full;
+    /// [`Error::NoMemory`](crate::base::error::Error::NoMemory): memory is its backing, and there is none; or an error
+    /// of a file as its backing, after which the page is where it was, and entries that were replaced fault back.
     ///
     /// Context: takes the page lock, and waits for it; no lock of this library held but mmap_locks.
     pub fn swap_out(&self, page: &Page) -> Result<bool> {
@@ -101,6 +102,11 @@ impl<S: SoftSystem> Machine<S> {
                 return Ok(false);
             }
             self.add_to_swap(swap, page)?;
+            // Before an entry changes: without memory nothing has.
+            if let Err(error) = swap.make_room(page.private()) {
+                self.remove_from_swap_cache(page);
+                return Err(error);
+            }
         }
         if !self.rmap.try_to_unmap(page, TtuFlags::empty(), &mut hooks) {
             // It stays in the cache only for entries that were replaced.

@@ -1,5 +1,7 @@
 use super::*;
 use crate::base::error::Error;
+use crate::base::file::FileStore;
+use crate::base::types::PAGE_SIZE;
 use crate::engine::Engine;
 use crate::machine::system::Access;
 use crate::page::flags::PageFlags;
@@ -15,6 +17,7 @@ on_every_engine!(
     a_page_that_stays_for_one_of_its_mappers,
     a_full_store_is_an_error_and_changes_nothing,
     without_a_store_pages_stay,
+    without_memory_for_its_slot_a_page_stays,
     a_page_that_cannot_be_written_stays_in_the_cache,
     entries_that_go_give_their_slots_back,
     lazily_freed_pages_go_if_they_are_clean,
@@ -247,9 +250,12 @@ fn without_a_store_pages_stay<S: SoftSystem>() {
     w.end();
 }
 
-fn a_page_that_cannot_be_written_stays_in_the_cache<S: SoftSystem>() {
+/// With memory as the backing, the slot's is found before an entry changes (G4).
+fn without_memory_for_its_slot_a_page_stays<S: SoftSystem>() {
     let countdown = crate::base::alloc::testing::Countdown::leaked();
-    let w = World::<S>::with(countdown.heap(), 32, |_| {});
+    let heap = countdown.heap();
+    let w = World::<S>::with(heap.clone(), 32, |config| config.swap = Some((Backing::memory(&heap, 4).unwrap(), 4)));
+    drop(heap);
     let mm = w.mm();
     w.map(&mm, 0x100, 4, RW);
     w.poke(&mm, 0x100, 1);
@@ -258,11 +264,28 @@ fn a_page_that_cannot_be_written_stays_in_the_cache<S: SoftSystem>() {
     countdown.fail_after(0);
     assert_eq!(w.machine.swap_out(page), Err(Error::NoMemory));
     assert!(countdown.lift());
+    assert!(page.is_mapped());
+    assert_eq!((w.check().swap_cached, w.machine.swap_store().unwrap().used()), (0, 0));
+    assert_eq!(w.peek(&mm, 0x100), 1);
+    out(&w, &mm, 0x100);
+    w.machine.exit(mm);
+    w.end();
+}
+
+/// A file is only known to fail once its entries have been replaced: they fault the page back, as it was.
+fn a_page_that_cannot_be_written_stays_in_the_cache<S: SoftSystem>() {
+    let broken = Backing::File(FileStore::unwritable(4 * PAGE_SIZE));
+    let w = World::<S>::with(Heap::global().unwrap(), 32, |config| config.swap = Some((broken, 4)));
+    let mm = w.mm();
+    w.map(&mm, 0x100, 4, RW);
+    w.poke(&mm, 0x100, 1);
+    let page = w.page(&mm, 0x100);
+    assert_eq!(w.machine.swap_out(page), Err(Error::Io));
+    assert!(!page.is_mapped());
     assert_eq!(w.check().swap_cached, 1);
     assert_eq!(w.peek(&mm, 0x100), 1);
     assert_eq!(w.page(&mm, 0x100).pfn(), page.pfn());
     assert_eq!(w.check().swap_cached, 0);
-    out(&w, &mm, 0x100);
     w.machine.exit(mm);
     w.end();
 }

@@ -2,12 +2,12 @@
 
 use crate::base::alloc::HeapVec;
 use crate::base::sync::atomic::Ordering;
-use crate::base::types::{PAGE_SIZE, VirtAddr};
+use crate::base::types::{PAGE_SIZE, VirtAddr, VmFlags};
 use crate::engine::Engine;
 use crate::machine::Machine;
 use crate::machine::system::SoftSystem;
 use crate::mm::address_space::MmLocked;
-use crate::mm::{FileRef, MmRef, Vma};
+use crate::mm::{FileRef, MmRef, Vma, VmaBounds};
 use crate::page::Page;
 use crate::page::flags::PageFlags;
 use crate::page::mapping::Mapping;
@@ -27,8 +27,9 @@ pub(super) enum Leave {
     /// That too, and what a failed fork leaves: entries without write access, pages that are not exclusive, and what
     /// entries say of their pages (dirty) noted in the pages already.
     Fork,
-    /// Where the program's memory is: a page that was in swap may have come back. What there is, is left.
-    Place,
+    /// What a fault has done on its way: a stack has grown, a page that was in swap has come back. That there is memory
+    /// is left, and not where it is, nor figures.
+    Steps,
 }
 
 /// Names for addresses: the same object has the same, in the order in which they were asked for.
@@ -53,7 +54,7 @@ pub(super) fn digest<S: SoftSystem>(machine: &Machine<S>, leave: Leave) -> Strin
     for mm in &mms {
         write_mm(&mut out, machine, mm, leave);
     }
-    if leave == Leave::Place {
+    if leave == Leave::Steps {
         return out;
     }
     let mut names = Names::default();
@@ -62,11 +63,10 @@ pub(super) fn digest<S: SoftSystem>(machine: &Machine<S>, leave: Leave) -> Strin
     }
     let files: Vec<FileRef<S>> = machine.files.lock().iter().cloned().collect();
     for file in &files {
-        let _ = write!(out, "file {} of {}, cached", file.id(), file.size());
-        file.for_each_page(|pgoff, page| {
-            let _ = write!(out, " {pgoff}:{}", page.pfn().0);
-        });
-        out += "\n";
+        let mut cached = Vec::new();
+        file.for_each_page(|pgoff, page| cached.push((pgoff, page.pfn().0)));
+        cached.sort_unstable();
+        let _ = writeln!(out, "file {} of {}, cached {cached:?}", file.id(), file.size());
     }
     if let Some(swap) = machine.swap_store() {
         let _ = writeln!(out, "swap: {} slots used", swap.used());
@@ -90,7 +90,7 @@ fn write_mm<S: SoftSystem>(out: &mut String, machine: &Machine<S>, mm: &MmRef<S>
     let settings = [&state.mmap_base, &state.start_brk, &state.brk, &state.stack_limit, &state.def_flags];
     let settings = settings.map(|word| word.load(Ordering::Relaxed));
     let _ = writeln!(out, "mm {} users {} {settings:x?}", mm.id(), mm.users());
-    if leave != Leave::Place {
+    if leave != Leave::Steps {
         let _ = writeln!(out, "  {:?}", state.counters.snapshot());
     }
     let mut shown = None;
@@ -109,14 +109,16 @@ fn write_mm<S: SoftSystem>(out: &mut String, machine: &Machine<S>, mm: &MmRef<S>
             }
             before => {
                 write_run(out, before);
-                (vma.bounds(), end, kind)
+                let grows = vma.has(VmFlags::GROWSDOWN) && leave == Leave::Steps;
+                let bounds = if grows { VmaBounds { start: end, end, pgoff: 0 } } else { vma.bounds() };
+                (bounds, end, kind)
             }
         });
     }
     write_run(out, shown);
     mm.table().for_each(VirtAddr(0), ADDRESS_END, |addr, pte| {
         let _ = match pte {
-            Pte::Present { .. } | Pte::Swap(_) if leave == Leave::Place => writeln!(out, "  {:#x}: a page", addr.0),
+            Pte::Present { .. } | Pte::Swap(_) if leave == Leave::Steps => writeln!(out, "  {:#x}: a page", addr.0),
             _ => writeln!(out, "  {:#x}: {:?}", addr.0, shown_entry(pte, leave)),
         };
     });
@@ -126,11 +128,11 @@ fn write_mm<S: SoftSystem>(out: &mut String, machine: &Machine<S>, mm: &MmRef<S>
 }
 
 /// Whether a VMA goes on where a run of VMAs ends.
-fn continues<S: SoftSystem>(first: crate::mm::VmaBounds, last: VirtAddr, vma: &Vma<S>) -> bool {
+fn continues<S: SoftSystem>(first: VmaBounds, last: VirtAddr, vma: &Vma<S>) -> bool {
     vma.start() == last && vma.pgoff() == first.pgoff_of(last)
 }
 
-fn write_run<K: core::fmt::Debug>(out: &mut String, run: Option<(crate::mm::VmaBounds, VirtAddr, K)>) {
+fn write_run<K: core::fmt::Debug>(out: &mut String, run: Option<(VmaBounds, VirtAddr, K)>) {
     if let Some((bounds, end, kind)) = run {
         let _ = writeln!(out, "  [{:#x}, {:#x}) pgoff {:#x} {kind:?}", bounds.start.0, end.0, bounds.pgoff);
     }

@@ -161,9 +161,10 @@ fn for_faults<S: Scarce>(op: &mut impl FnMut(&'static str, Leave, fn(&Scene<S>) 
     op("fault", Leave::Readiness, |s| fault(s, &s.parent, 0x105, Access::Write));
     op("fault", Leave::Readiness, |s| fault(s, &s.child, 0x102, Access::Write));
     op("fault", Leave::Readiness, |s| fault(s, &s.parent, 0x118, Access::Write));
-    // From swap, for reading and for writing. (A stack grows before the page is asked for, and stays so.)
+    // From swap, for reading and for writing; the stack grows.
     op("fault", Leave::Readiness, |s| fault(s, &s.child, 0x104, Access::Read));
-    op("fault", Leave::Place, |s| fault(s, &s.child, 0x104, Access::Write));
+    op("fault", Leave::Steps, |s| fault(s, &s.child, 0x104, Access::Write));
+    op("fault", Leave::Steps, |s| fault(s, &s.parent, 0x67f, Access::Write));
     // Of files: read in with its neighbours, copied, shared; shared memory; operations of the embedder's.
     op("fault", Leave::Readiness, |s| fault(s, &s.parent, 0x310, Access::Exec));
     op("fault", Leave::Readiness, |s| fault(s, &s.parent, 0x305, Access::Write));

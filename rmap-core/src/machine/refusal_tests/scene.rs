@@ -4,6 +4,7 @@ use crate::base::alloc::Heap;
 use crate::base::error::{Error, Result};
 use crate::base::types::{PAGE_SIZE, PgOff, VirtAddr, VmFlags};
 use crate::machine::life_tests::{RW, SHARED_RW, World, at};
+use crate::machine::swap::Backing;
 use crate::machine::system::{Access, FileExt, FileOps, SoftSystem, VmaExt, VmaOps};
 use crate::machine::{ChargeHook, MachineConfig};
 use crate::mm::{FileRef, MmRef, Vma, VmaBounds};
@@ -72,6 +73,7 @@ impl<S: Scarce> Scene<S> {
     /// The scene over `heap`. Left behind when a test fails: destructors that check for leaks would hide why.
     pub(super) fn new(heap: Heap, charge: Option<ChargeHook>) -> ManuallyDrop<Self> {
         let change = |config: &mut MachineConfig| {
+            config.swap = Some((Backing::memory(&config.heap, 64).unwrap(), 64));
             config.fault_around = 4;
             config.charge = charge;
         };
