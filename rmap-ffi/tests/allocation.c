@@ -1,42 +1,10 @@
 /* The program's allocator is asked for everything, and may refuse: each allocation of a long scenario fails in turn.
  * The call that met the refusal says so and has changed nothing; called again it succeeds; at the end all is back. */
-#include "support.h"
+#include "refusing.h"
 
 #define CHILDREN 12
 #define PIECES 80
 #define FILES_VMAS 70
-
-static struct {
-    long countdown;         /* allocations still granted; negative: all */
-    unsigned refused, granted;
-    size_t bytes;
-} memory;
-
-static void *take(void *arg, size_t size, size_t align)
-{
-    void *block = NULL;
-    CHECK(arg == &memory && size != 0);
-    if (memory.countdown == 0) {
-        memory.refused++;
-        return NULL;
-    }
-    if (memory.countdown > 0)
-        memory.countdown--;
-    if (posix_memalign(&block, align < sizeof(void *) ? sizeof(void *) : align, size) != 0)
-        return NULL;
-    memset(block, 0xa5, size);
-    memory.bytes += size;
-    memory.granted++;
-    return block;
-}
-
-static void give(void *arg, void *block, size_t size, size_t align)
-{
-    CHECK(arg == &memory && block != NULL && memory.bytes >= size && align != 0);
-    memory.bytes -= size;
-    memset(block, 0x5a, size);
-    free(block);
-}
 
 static struct rmap_ctx *ctx;
 static struct space spaces[1 + CHILDREN];
@@ -96,6 +64,7 @@ static uint64_t state(void)
             IS(RMAP_ERR_NOMEM, answer_);                                \
             CHECK(memory.refused > refused_);                           \
             CHECK(near_ && state() == before_);                         \
+            note_refused(#call);                                        \
             memory.countdown = -1;                                      \
             OK(call);                                                   \
         }                                                               \
@@ -139,9 +108,7 @@ static void scenario(void)
     bool last;
 
     OK(rmap_config_init(&config, sizeof config));
-    config.allocator.alloc = take;
-    config.allocator.free = give;
-    config.allocator.arg = &memory;
+    config.allocator = refusing_allocator();
     TRY(rmap_new(&config, &ctx));
     TRY(rmap_pages_add(ctx, 300, 8, NULL));
     TRY(rmap_pages_add(ctx, 100, 8, NULL));
@@ -180,7 +147,7 @@ static void scenario(void)
 
     cached = rmap_page(ctx, 301);
     OK(rmap_page_claim(cached));
-    for (i = 0; i < 1; i++) {
+    {
         unsigned refused = memory.refused;
         enum rmap_status status;
         OK(rmap_page_lock(cached));
@@ -188,6 +155,7 @@ static void scenario(void)
         if (status != RMAP_OK) {
             IS(RMAP_ERR_NOMEM, status);
             CHECK(memory.refused > refused && rmap_page_refcount(cached) == 1);
+            note_refused("rmap_file_add_page");
             memory.countdown = -1;
             OK(rmap_file_add_page(file, cached, 1));
         }

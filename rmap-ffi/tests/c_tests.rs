@@ -8,6 +8,7 @@
 //! C99, and linked to the static library. So is `canary`, whose defects must be reported.
 
 use rmap_core::engine::any::EngineKind;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -193,20 +194,24 @@ fn sanitized(sanitizer: Sanitizer, program: &str, engine: EngineKind) {
     }
 }
 
-fn everywhere(program: &str) {
+/// Returns what the program said, linked to the static library.
+fn everywhere(program: &str) -> String {
     if let Some(sanitizer) = Sanitizer::wanted() {
-        return sanitized(sanitizer, program, EngineKind::AnonVma);
+        sanitized(sanitizer, program, EngineKind::AnonVma);
+        return String::new();
     }
-    for standard in ["c99", "c17", "c++11", "c++20"] {
-        run(Command::new(compile(program, standard, Link::Static)));
-    }
+    let said: Vec<String> = ["c99", "c17", "c++11", "c++20"]
+        .iter()
+        .map(|standard| run(Command::new(compile(program, standard, Link::Static))))
+        .collect();
     run(Command::new(compile(program, "c99", Link::Shared)));
     under_valgrind(program);
+    said.concat()
 }
 
 /// The same, and with every engine.
-fn everywhere_on_every_engine(program: &str) {
-    everywhere(program);
+fn everywhere_on_every_engine(program: &str) -> String {
+    let mut said = everywhere(program);
     for engine in EngineKind::ALL.iter().filter(|engine| **engine != EngineKind::AnonVma) {
         if let Some(sanitizer) = Sanitizer::wanted() {
             sanitized(sanitizer, program, *engine);
@@ -214,8 +219,9 @@ fn everywhere_on_every_engine(program: &str) {
         }
         let mut command = Command::new(compile(program, "c99", Link::Static));
         command.env("RMAP_TEST_ENGINE", engine.name());
-        run(command);
+        said += &run(command);
     }
+    said
 }
 
 fn valgrind_tool(tool: &str) -> Command {
@@ -279,9 +285,58 @@ fn machine() {
     everywhere_on_every_engine("machine");
 }
 
+/// Why a C program does not see it refused.
+const TREE_NODES: &str = "asks when the pool of tree nodes is empty, which rmap-core's tests::failures can make it";
+
+/// Functions whose documentation speaks of RMAP_ERR_NOMEM and that no test has seen answer it.
+const NOT_REFUSED: &[(&str, &str)] = &[
+    ("rmap_mm_fork_begin", "no engine that a C program can choose needs memory for it"),
+    (
+        "rmap_replay",
+        "the trace that it reads is remembered by the standard library, which aborts: its documentation says so",
+    ),
+    ("rmap_replay_dump_dot", "called in a replay; it shares what draws with rmap_machine_dump_dot"),
+    ("rmap_vma_adjust", TREE_NODES),
+    ("rmap_vma_merge", TREE_NODES),
+    ("rmap_vma_shift", TREE_NODES),
+];
+
+/// Functions that answer RMAP_ERR_NOMEM, and those whose documentation says that they may, are the same. Allocations
+/// fail in turn, of the program's allocator and of the system.
 #[test]
-fn allocation() {
-    everywhere("allocation");
+fn what_may_be_refused_memory_is_what_the_header_says() {
+    let mut said = everywhere("allocation") + &everywhere_on_every_engine("refusals");
+    if Sanitizer::wanted().is_some() {
+        return;
+    }
+    // Its own mmap is neither for a sanitizer nor for valgrind.
+    for (standard, link) in [("c99", Link::Static), ("c++20", Link::Static), ("c99", Link::Shared)] {
+        said += &run(Command::new(compile("exhaustion", standard, link)));
+    }
+    let refused: BTreeSet<&str> = said.lines().filter_map(|line| line.strip_prefix("refused: ")).collect();
+    let header = std::fs::read_to_string(here().join("../include/rmap.h")).expect("the header");
+    let mut documented: BTreeSet<&str> = documented_functions(&header)
+        .filter(|(_, text)| {
+            let text = text.replace(" * ", "").split_whitespace().collect::<Vec<_>>().join(" ");
+            let as_another = ["else as rmap_machine_fault", "else as rmap_machine_uffd_copy"];
+            text.contains("RMAP_ERR_NOMEM") || as_another.iter().any(|other| text.contains(other))
+        })
+        .map(|(name, _)| name)
+        .collect();
+    for (name, why) in NOT_REFUSED {
+        assert!(documented.remove(name) && !refused.contains(name), "{name}: {why}");
+    }
+    assert_eq!(refused, documented);
+}
+
+/// The functions of the header, each with the comment above it.
+fn documented_functions(header: &str) -> impl Iterator<Item = (&str, &str)> {
+    header.split("\n/**").skip(1).filter_map(|part| {
+        let (text, declared) = part.split_once("*/")?;
+        let declared = declared.split(';').next()?;
+        let name = declared.split_once('(')?.0.rsplit([' ', '*']).next()?;
+        (name.starts_with("rmap_") && !declared.contains('{')).then_some((name, text))
+    })
 }
 
 #[test]
