@@ -45,10 +45,11 @@ impl<S: Kernel> Rmap<S> {
     /// ```
     pub fn vma_split<'a>(&self, mm: &MmWrite<'a, S>, vma: &'a Vma<S>, addr: VirtAddr) -> Result<&'a Vma<S>> {
         mm.check_own(vma)?;
-        if !addr.is_page_aligned() || addr <= vma.start() || addr >= vma.end() {
+        if addr <= vma.start() || addr >= vma.end() {
             return Err(Error::Invalid);
         }
         let (low, high) = vma.bounds().cut(addr);
+        // No VMA begins inside a page.
         let new = NewVma::copy(mm.mm(), vma, high)?;
         mm.reserve(1)?;
         self.relayout(mm, &Relayout { vma: (vma, low), insert: Some(&new), remove: None, shift: None })?;

@@ -7,6 +7,7 @@
 //! | `world` | a memory manager in small: faults, fork, copy-on-write, swap, mremap |
 //! | `oracle` | who maps a page, by reading page tables and nothing else; every promise that can be checked between two operations |
 //! | `properties` | random operations, checked after each |
+//! | `acts` | unmapping, ageing and cleaning, and what the controls of a walk promise |
 //! | `compound` | pages of several frames, mapped by one entry or by many |
 //! | `refusals` | what the component refuses changes nothing |
 //! | `exhaust` | engines without a free slot |
@@ -69,6 +70,8 @@ macro_rules! on_one_toy {
     };
 }
 
+#[cfg(not(loom))]
+mod acts;
 #[cfg(not(loom))]
 mod bounds;
 #[cfg(not(loom))]

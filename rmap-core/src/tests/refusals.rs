@@ -13,6 +13,7 @@ use crate::rmap::account::Level;
 on_every_toy!(
     g4_mappings_that_are_refused,
     g4_layouts_that_are_refused,
+    g4_layouts_that_never_are,
     g4_a_pinned_page_is_not_shared,
     g4_a_new_page_belongs_to_nobody_yet,
 );
@@ -119,6 +120,19 @@ fn g4_layouts_that_are_refused<S: TestSystem>() {
     };
     assert_eq!(copy(&world.mm(0).write()), Err(Error::Exists));
     refused(&world, Error::Exists, copy);
+    check(&world);
+    world.end();
+}
+
+/// VMAs like those of devices join nobody, and a file ends where its offsets do.
+fn g4_layouts_that_never_are<S: TestSystem>() {
+    let mut world = world::<S>();
+    world.map(0, 28, 30, RW | VmFlags::DONTEXPAND, None).unwrap();
+    world.map(0, 30, 31, RW | VmFlags::DONTEXPAND, None).unwrap();
+    world.map(0, 5, 6, RW, Some((0, u64::MAX - 1))).unwrap();
+    refused(&world, Error::Invalid, |mm| world.rmap.vma_merge(mm, vma(mm, 28), vma(mm, 30)));
+    let longer = VmaBounds { pgoff: u64::MAX - 1, ..bounds(5, 7) };
+    refused(&world, Error::Invalid, |mm| world.rmap.vma_adjust(mm, vma(mm, 5), longer));
     check(&world);
     world.end();
 }
