@@ -230,7 +230,13 @@ impl Rcu {
         for stripe in &self.stripes {
             // Acquire; pairs with the Release in `retire`: the objects are unlinked before the period begins. Release;
             // pairs with the Acquire in `retire`: whoever retires after this sees `backlog` cleared.
-            let list = stripe.retired.swap(ptr::null_mut(), Ordering::AcqRel);
+            let list = if mutant("rcu_close_in_two_steps") {
+                let list = stripe.retired.load(Ordering::Acquire);
+                stripe.retired.store(ptr::null_mut(), Ordering::Release);
+                list
+            } else {
+                stripe.retired.swap(ptr::null_mut(), Ordering::AcqRel)
+            };
             grace.closed = retired::join(list, grace.closed);
         }
         if grace.closed.is_null() {

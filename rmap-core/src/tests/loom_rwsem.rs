@@ -139,8 +139,16 @@ fn loom_mutex_excludes() {
         let mutex = Arc::new(Mutex::<u32, { rank::LEAF }>::new(0));
         let other = thread::spawn({
             let mutex = mutex.clone();
-            move || *mutex.lock() += 1
+            move || {
+                let mut value = mutex.lock();
+                let before = *value;
+                // Whoever can get in gets in here.
+                thread::yield_now();
+                *value = before + 1;
+            }
         });
+        // loom blocks who already stands before a lock that is taken, trying or not: this gets there later.
+        thread::yield_now();
         let tried = mutex.try_lock().map(|mut value| *value += 1).is_some();
         other.join().unwrap();
         assert_eq!(*mutex.lock(), 1 + u32::from(tried));

@@ -1,6 +1,7 @@
 //! Stand-ins for models: loom explores who gets a lock, and reports a deadlock, in far fewer executions than the words
 //! take. The word locks have models of their own.
 
+use crate::base::mutant::mutant;
 use core::cell::UnsafeCell;
 use loom::sync::{Condvar, Mutex, MutexGuard};
 
@@ -151,6 +152,11 @@ impl RawRwSem {
         let mut state = self.state();
         assert!(state.writer, "downgraded, but not write-locked");
         state.writer = false;
+        if mutant("rwsem_downgrade_gap") {
+            self.changed.notify_all();
+            drop(state);
+            return self.read();
+        }
         state.readers = 1;
         self.changed.notify_all();
     }

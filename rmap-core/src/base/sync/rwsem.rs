@@ -2,6 +2,7 @@
 
 use super::lockdep::{self, Kind, Order};
 use super::{NotSend, const_unless_loom, raw};
+use crate::base::mutant::mutant;
 use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
 
@@ -43,7 +44,7 @@ impl<const RANK: u8> RwSem<RANK> {
     #[cfg_attr(debug_assertions, track_caller)]
     pub fn try_read(&self) -> Option<ReadGuard<'_, RANK>> {
         lockdep::check(RANK, self.address(), Kind::Read, Order::Try);
-        if !self.raw.try_read() {
+        if !self.raw.try_read() && !mutant("rwsem_try_read_anyway") {
             return None;
         }
         lockdep::acquired(RANK, self.address(), Kind::Read);
