@@ -46,7 +46,7 @@ impl Runner {
     }
 
     /// Takes over what the machine decided: that a page of a file was copied ahead of a write (mlock, MAP_POPULATE),
-    /// that contents which nobody needs are gone (MADV_FREE), that a guard is forgotten.
+    /// that contents which nobody needs are gone (MADV_FREE).
     fn adopt(&mut self, which: usize) {
         let mut fresh = Vec::new();
         let process = &self.processes[which];
@@ -61,21 +61,15 @@ impl Runner {
             };
             let copied = own && place.own.is_none() && place.object.is_some();
             let lost = entry.is_none() && place.own.as_ref().is_some_and(|own| own.lazy);
-            let guard = entry == Pte::Marker(GUARD_MARKER);
-            if copied || lost || (place.guard && !guard) {
-                let bytes = if copied { self.bytes_of(place).ok() } else { None };
-                fresh.push((page, bytes, lost));
+            if copied || lost {
+                fresh.push((page, if copied { self.bytes_of(place).ok() } else { None }));
             }
         }
-        for (page, bytes, lost) in fresh {
+        for (page, bytes) in fresh {
             self.last_id += 1;
             let id = self.last_id;
             let Some(place) = self.processes[which].places.get_mut(&page) else { continue };
-            match bytes {
-                Some(bytes) => place.own = Some(Own { id, bytes, lazy: false }),
-                None if lost => place.own = None,
-                None => place.guard = false,
-            }
+            place.own = bytes.map(|bytes| Own { id, bytes, lazy: false });
         }
     }
 

@@ -284,8 +284,8 @@ impl Runner {
         let stays = flags.contains(MremapFlags::DONTUNMAP);
         let target = flags.intersects(MremapFlags::FIXED | MremapFlags::DONTUNMAP).then(|| at(to));
         let places = &self.processes[which].places;
-        if stays && places.get(&page).is_some_and(|place| place.has(VmFlags::LOCKED)) {
-            // The lock leaves the whole VMA, whose ends the model does not know.
+        if stays && places.range(page..page + old).any(|(_, place)| place.has(VmFlags::LOCKED)) {
+            // The lock leaves the whole of each VMA, whose ends the model does not know.
             return Ok(0);
         }
         let several = old == new && (page..page + old).any(|n| !places.contains_key(&n));
@@ -349,9 +349,9 @@ fn advise_place(place: &mut Place, advice: Advice) -> Result<()> {
     match advice {
         Advice::DontNeed => {
             allowed(!place.has(VmFlags::LOCKED))?;
-            place.empty();
+            place.own = None;
         }
-        Advice::DontNeedLocked => place.empty(),
+        Advice::DontNeedLocked => place.own = None,
         // What becomes of the contents is the machine's to decide.
         Advice::Free => allowed(!place.has(VmFlags::LOCKED) && anonymous)?,
         Advice::GuardInstall => {

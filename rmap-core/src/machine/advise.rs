@@ -7,6 +7,7 @@ use super::system::{Access, SoftSystem};
 use crate::base::error::{Error, Result};
 use crate::base::href::Href;
 use crate::base::types::{PAGE_SIZE, VirtAddr, VmFlags};
+use crate::engine::Engine;
 use crate::mm::address_space::MmLocked;
 use crate::mm::vma::VmaName;
 use crate::mm::{Mm, MmWrite, Vma};
@@ -83,7 +84,9 @@ advice! {
     PopulateWrite = 23
     /// As [`DontNeed`](Self::DontNeed), for LOCKED VMAs too.
     DontNeedLocked = 24
-    /// Pages go, and every access fails from now on. Refused for LOCKED and SPECIAL VMAs.
+    /// Pages go, and every access fails from now on, also after [`DontNeed`](Self::DontNeed) and in the children of a
+    /// fork, until the pages are unmapped or [`GuardRemove`](Self::GuardRemove) is called. Refused for LOCKED and
+    /// SPECIAL VMAs. (Linux 6.13; of files 6.15.)
     GuardInstall = 102
     /// Accesses work again.
     GuardRemove = 103
@@ -121,7 +124,7 @@ impl<S: SoftSystem> Machine<S> {
         }
         let locked = mm.write();
         let done = if advice == Advice::GuardInstall {
-            install_guards(&locked, addr, end, |vma, (start, end)| self.zap_range(vma, start, end))
+            self.install_guards(&locked, addr, end)
         } else {
             self.change_range(&locked, (addr, end), |vma, range| self.advise(&locked, vma, range, advice))
         };
@@ -188,7 +191,7 @@ impl<S: SoftSystem> Machine<S> {
             }
             self.free_range(vma, start, end);
         } else {
-            self.zap_range(vma, start, end);
+            self.zap_pages(vma, start, end);
         }
         Ok(())
     }
@@ -246,6 +249,32 @@ impl<S: SoftSystem> Machine<S> {
             Advice::NoHugePage => (old - VmFlags::HUGEPAGE) | VmFlags::NOHUGEPAGE,
         };
         self.modify(mm, vma, (start, end), flags, mm.name_of(vma).cloned().as_ref())
+    }
+
+    /// Empties the range and puts markers there, VMA by VMA. Tables come first, and anchors, without which fork would
+    /// not copy them: without memory nothing has changed.
+    fn install_guards(&self, locked: &MmWrite<'_, S>, start: VirtAddr, end: VirtAddr) -> Result<()> {
+        let table = locked.table();
+        let refused = |vma: &Vma<S>| vma.has(VmFlags::LOCKED | VmFlags::NO_MERGE);
+        for vma in locked.vmas_in(start, end).take_while(|vma| !refused(vma)) {
+            self.rmap.engine().prepare(vma)?;
+            for_tables(vma.start().max(start), vma.end().min(end), |from, _| table.alloc(from))?;
+        }
+        for_range(locked, start, end, |vma, (start, end)| {
+            if refused(vma) {
+                return Err(Error::Invalid);
+            }
+            self.zap_pages(vma, start, end);
+            for_tables(start, end, |from, to| {
+                // mmap_lock is held exclusively: what was emptied stays empty, and tables stay.
+                if let Some(mut locked) = table.lock(from, false) {
+                    for addr in (from.0..to.0).step_by(PAGE_SIZE as usize).map(VirtAddr) {
+                        locked.set(addr, Pte::Marker(GUARD_MARKER));
+                    }
+                }
+                Ok(())
+            })
+        })
     }
 
     /// `MADV_FREE`: pages that nobody else has may go while they are clean, and are clean from now on. Pages in swap go
@@ -338,35 +367,6 @@ fn remove_guard<S: SoftSystem>(vma: &Vma<S>, start: VirtAddr, end: VirtAddr) {
             }
         }
     }
-}
-
-/// Empties the range with `zap` and puts markers there, VMA by VMA. Tables come first: without memory nothing has
-/// changed.
-fn install_guards<S: SoftSystem>(
-    locked: &MmWrite<'_, S>,
-    start: VirtAddr,
-    end: VirtAddr,
-    zap: impl Fn(&Vma<S>, (VirtAddr, VirtAddr)),
-) -> Result<()> {
-    let table = locked.table();
-    for vma in locked.vmas_in(start, end) {
-        for_tables(vma.start().max(start), vma.end().min(end), |from, _| table.alloc(from))?;
-    }
-    for_range(locked, start, end, |vma, (start, end)| {
-        if vma.has(VmFlags::LOCKED | VmFlags::NO_MERGE) {
-            return Err(Error::Invalid);
-        }
-        zap(vma, (start, end));
-        for_tables(start, end, |from, to| {
-            // mmap_lock is held exclusively: what was emptied stays empty, and tables stay.
-            if let Some(mut locked) = table.lock(from, false) {
-                for addr in (from.0..to.0).step_by(PAGE_SIZE as usize).map(VirtAddr) {
-                    locked.set(addr, Pte::Marker(GUARD_MARKER));
-                }
-            }
-            Ok(())
-        })
-    })
 }
 
 /// Calls `visit` with each part of the range that lies in one table.

@@ -2,6 +2,7 @@
 //! its way to a table that goes.
 
 use super::Machine;
+use super::advise::GUARD_MARKER;
 use super::layout::{account_vm, closed, page_align};
 use super::page_table::{LockedEntries, table_end};
 use super::system::SoftSystem;
@@ -75,6 +76,15 @@ impl<S: SoftSystem> Machine<S> {
     ///
     /// `mmap_lock` is held, shared suffices.
     pub(super) fn zap_range(&self, vma: &Vma<S>, start: VirtAddr, end: VirtAddr) {
+        self.zap(vma, (start, end), |_| false);
+    }
+
+    /// As [`zap_range`](Self::zap_range), but guard regions stay.
+    pub(super) fn zap_pages(&self, vma: &Vma<S>, start: VirtAddr, end: VirtAddr) {
+        self.zap(vma, (start, end), |pte| pte == Pte::Marker(GUARD_MARKER));
+    }
+
+    fn zap(&self, vma: &Vma<S>, (start, end): (VirtAddr, VirtAddr), stays: impl Fn(Pte) -> bool) {
         let mm = vma.mm();
         let table = mm.table();
         let mut any = false;
@@ -85,7 +95,7 @@ impl<S: SoftSystem> Machine<S> {
             let Some(mut locked) = table.lock(from, false) else { continue };
             for addr in (from.0..at.0).step_by(PAGE_SIZE as usize).map(VirtAddr) {
                 let pte = locked.get(addr);
-                if !pte.is_none() {
+                if !pte.is_none() && !stays(pte) {
                     any = true;
                     self.zap_entry(vma, &mut locked, addr, pte, end);
                 }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | VMAs | boundaries, protection, sharing, file offset exactly; no neighbours are merged first. Two VMAs have one inode if and only if they have one file |
 //! | anonymous pages | the same entries; two have one frame if and only if they have one in the machine; /proc/kpagecount is the number of them |
-//! | the zero page | the same entries |
+//! | the zero page, guard regions | the same entries |
 //! | pages in swap | the same entries, in the same partition into slots |
 //! | bytes | each word that is loaded; now and then all pages that are present and readable |
 //!
@@ -52,6 +52,7 @@ pub(crate) struct Totals {
     pub(crate) shared_frames: u64,
     pub(crate) file_entries: u64,
     pub(crate) swap_entries: u64,
+    pub(crate) guard_entries: u64,
     pub(crate) vmas: u64,
     pub(crate) pages_of_bytes: u64,
 }
@@ -205,6 +206,10 @@ fn compare_entries(
                 }
                 // The kernel's freedom, but not where the program has just been.
                 (Seen::File(_), Seen::None) | (Seen::None, Seen::File(_)) => touched != Some((*slot, page as u64)),
+                (Seen::Guard, Seen::Guard) => {
+                    totals.guard_entries += 1;
+                    true
+                }
                 (Seen::Zero, Seen::Zero) | (Seen::None, Seen::None) => true,
                 _ => false,
             };

@@ -3,6 +3,7 @@
 use crate::ops::PAGES;
 use crate::state::{Object, Seen, VmaLine};
 use crate::worker::Process;
+use rmap_core::machine::advise::Advice;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -20,6 +21,8 @@ pub(crate) fn address(page: u64) -> u64 {
 const PRESENT: u64 = 1 << 63;
 const SWAPPED: u64 = 1 << 62;
 const FILE: u64 = 1 << 61;
+/// Part of a guard region (Linux 6.15).
+const GUARD: u64 = 1 << 58;
 const PFN: u64 = (1 << 55) - 1;
 const SWAP_TYPE: u64 = 0x1f;
 /// Swap types from here on are no swap areas, but entries of pages that are moving, and markers.
@@ -63,6 +66,7 @@ impl Frames {
                         Seen::Anon(pfn)
                     })
                 }
+                _ if word & GUARD != 0 => Some(Seen::Guard),
                 _ if word & SWAPPED != 0 && word & SWAP_TYPE >= NO_SWAP_AREA => None,
                 _ if word & SWAPPED != 0 => Some(Seen::Swap(word & PFN)),
                 _ => Some(Seen::None),
@@ -73,24 +77,40 @@ impl Frames {
 
 /// The frame of the zero page: what a read of untouched memory of this program's own shows.
 fn zero_frame() -> io::Result<u64> {
+    let word = entry_after(|page| {
+        // SAFETY: the page was just mapped, readable.
+        unsafe { page.cast::<u8>().read_volatile() };
+    })?;
+    match word & PFN {
+        // Without the right to see them, all frames are 0.
+        0 => Err(io::ErrorKind::PermissionDenied.into()),
+        pfn => Ok(pfn),
+    }
+}
+
+/// Whether this kernel has guard regions, and shows them.
+pub(crate) fn has_guard_regions() -> io::Result<bool> {
+    let word = entry_after(|page| {
+        // SAFETY: nobody looks into the page. Where the kernel knows no such advice, the entry says so.
+        unsafe { libc::madvise(page, PAGE as usize, Advice::GuardInstall as i32) };
+    })?;
+    Ok(word & GUARD != 0)
+}
+
+/// The entry of a new page of this program's, readable, after `act`.
+fn entry_after(act: impl FnOnce(*mut libc::c_void)) -> io::Result<u64> {
     let (prot, flags) = (libc::PROT_READ, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
     // SAFETY: a new page, at an address of the kernel's choice.
     let page = unsafe { libc::mmap(core::ptr::null_mut(), PAGE as usize, prot, flags, -1, 0) };
     if page == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the page was just mapped, readable.
-    unsafe { page.cast::<u8>().read_volatile() };
+    act(page);
     let mut word = [0; 8];
     let read = File::open("/proc/self/pagemap")?.read_exact_at(&mut word, page as u64 / PAGE * 8);
     // SAFETY: it is this function's, and nobody has a reference into it.
     unsafe { libc::munmap(page, PAGE as usize) };
-    read?;
-    match u64::from_ne_bytes(word) & PFN {
-        // Without the right to see them, all frames are 0.
-        0 => Err(io::ErrorKind::PermissionDenied.into()),
-        pfn => Ok(pfn),
-    }
+    read.map(|()| u64::from_ne_bytes(word))
 }
 
 /// The VMAs of the range, in order.

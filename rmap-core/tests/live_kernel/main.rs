@@ -108,8 +108,17 @@ fn run(options: &Options, frames: &Frames) -> Result<(), String> {
     for missing in &extras.missing {
         println!("live_kernel: cannot have {missing}");
     }
+    let guards = kernel::has_guard_regions().map_err(|error| error.to_string())?;
+    if !guards {
+        println!("live_kernel: skipped: guard regions, which this kernel does not show");
+        if options.wrong == Some(Wrong::GuardsForgotten) {
+            return Ok(());
+        }
+    }
     for seed in options.seed..options.seed + options.seeds {
-        let mut seed_run = Run::start(seed, options.wrong, &extras, frames).map_err(|failure| failure.to_string())?;
+        let draw = Draw::new(seed, guards);
+        let mut seed_run =
+            Run::start((seed, draw), options.wrong, &extras, frames).map_err(|failure| failure.to_string())?;
         let done = seed_run.steps(options.steps);
         let steps = seed_run.steps_done;
         match (done, options.wrong) {
@@ -142,11 +151,12 @@ impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} comparisons: entries {} anonymous, {} of files, {} in swap; {} shared frames; {} VMAs; {} pages of bytes",
+            "{} comparisons: entries {} anonymous, {} of files, {} in swap, {} of guards; {} shared frames; {} VMAs; {} pages of bytes",
             self.comparisons,
             self.anon_entries,
             self.file_entries,
             self.swap_entries,
+            self.guard_entries,
             self.shared_frames,
             self.vmas,
             self.pages_of_bytes
@@ -170,7 +180,12 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn start(seed: u64, wrong: Option<Wrong>, extras: &'a Extras, frames: &'a Frames) -> Result<Self, Failure> {
+    fn start(
+        (seed, draw): (u64, Draw),
+        wrong: Option<Wrong>,
+        extras: &'a Extras,
+        frames: &'a Frames,
+    ) -> Result<Self, Failure> {
         let file = object(&std::env::temp_dir())?;
         let memory = shared_memory()?;
         for fd in [&file, &memory] {
@@ -179,7 +194,7 @@ impl<'a> Run<'a> {
         }
         let tree = Tree::start(extras.group_processes().as_deref())?;
         let twins = Twins::new(wrong).map_err(|error| Failure::Broken(format!("the machine: {error:?}")))?;
-        let (draw, totals) = (Draw::new(seed), Totals::default());
+        let totals = Totals::default();
         Ok(Self { seed, extras, frames, tree, twins, file, memory, draw, history: Vec::new(), steps_done: 0, totals })
     }
 

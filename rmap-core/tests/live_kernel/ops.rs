@@ -117,19 +117,23 @@ pub(crate) struct Candidate {
 }
 
 /// Numbers that depend on the seed alone (xorshift64*).
-pub(crate) struct Draw(u64);
+pub(crate) struct Draw {
+    state: u64,
+    guards: bool,
+}
 
 impl Draw {
-    pub(crate) fn new(seed: u64) -> Self {
+    /// `guards`: guard regions too.
+    pub(crate) fn new(seed: u64, guards: bool) -> Self {
         // Neighbouring seeds begin far apart, and none with 0, which would stay.
-        Self(seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+        Self { state: seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1, guards }
     }
 
     fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
+        self.state ^= self.state >> 12;
+        self.state ^= self.state << 25;
+        self.state ^= self.state >> 27;
+        self.state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
     }
 
     fn below(&mut self, n: u64) -> u64 {
@@ -167,11 +171,35 @@ impl Draw {
     }
 
     fn advice(&mut self) -> Advice {
-        use Advice::{DoFork, DontFork, DontNeed, KeepOnFork, PageOut, WipeOnFork};
-        self.pick(&[
-            DontNeed, DontNeed, DontNeed, DontNeed, PageOut, PageOut, DontFork, DoFork, DoFork, WipeOnFork, WipeOnFork,
-            KeepOnFork, KeepOnFork,
-        ])
+        use Advice::{
+            DoDump, DoFork, DontDump, DontFork, DontNeed, GuardInstall, GuardRemove, KeepOnFork, PageOut, PopulateRead,
+            PopulateWrite, WipeOnFork,
+        };
+        let first = if self.guards { 0 } else { 3 };
+        let all = [
+            GuardInstall,
+            GuardInstall,
+            GuardRemove,
+            GuardRemove,
+            DontNeed,
+            DontNeed,
+            DontNeed,
+            DontNeed,
+            PageOut,
+            PageOut,
+            DontFork,
+            DoFork,
+            DoFork,
+            WipeOnFork,
+            WipeOnFork,
+            KeepOnFork,
+            KeepOnFork,
+            PopulateRead,
+            PopulateWrite,
+            DontDump,
+            DoDump,
+        ];
+        self.pick(&all[first..])
     }
 
     fn map(&mut self, of: &Candidate) -> Op {

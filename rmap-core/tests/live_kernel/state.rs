@@ -12,6 +12,8 @@ pub(crate) enum Seen {
     File(u64),
     /// A slot in swap.
     Swap(u64),
+    /// Part of a guard region.
+    Guard,
 }
 
 /// What a VMA maps. Numbers are the side's own, as with entries.

@@ -7,6 +7,7 @@ use rmap_core::base::alloc::Heap;
 use rmap_core::base::error::{Error, Result};
 use rmap_core::base::types::{VirtAddr, VmFlags};
 use rmap_core::engine::Engine;
+use rmap_core::machine::advise::{Advice, GUARD_MARKER};
 use rmap_core::machine::map::{MapFlags, MapRequest};
 use rmap_core::machine::oracle::Broken;
 use rmap_core::machine::remap::MremapFlags;
@@ -29,14 +30,17 @@ pub(crate) enum Wrong {
     DontUnmapKeepsSource,
     /// A write to a page that was shared by fork is seen by the relatives.
     CopyOnWriteSkipped,
+    /// MADV_DONTNEED takes guard regions away.
+    GuardsForgotten,
 }
 
 impl Wrong {
-    pub(crate) const ALL: [(&'static str, Self); 4] = [
+    pub(crate) const ALL: [(&'static str, Self); 5] = [
         ("dontfork-ignored", Self::DontForkIgnored),
         ("wipeonfork-kept", Self::WipeOnForkKept),
         ("dontunmap-keeps-source", Self::DontUnmapKeepsSource),
         ("copy-on-write-skipped", Self::CopyOnWriteSkipped),
+        ("guards-forgotten", Self::GuardsForgotten),
     ];
 }
 
@@ -136,7 +140,12 @@ impl Twins {
                     self.copy(&mm, to, &mm, page, pages);
                 }
             }
-            Op::Advise { at: page, pages, advice } => machine.madvise(&mm, at(page), bytes(pages), advice)?,
+            Op::Advise { at: page, pages, advice } => {
+                machine.madvise(&mm, at(page), bytes(pages), advice)?;
+                if self.wrong == Some(Wrong::GuardsForgotten) && advice == Advice::DontNeed {
+                    machine.madvise(&mm, at(page), bytes(pages), Advice::GuardRemove)?;
+                }
+            }
             Op::Load { at: page } => {
                 let mut word = [0; 8];
                 machine.read(&mm, at(page), &mut word)?;
@@ -266,6 +275,7 @@ impl Twins {
             }
             Pte::Special { .. } => Seen::Zero,
             Pte::Swap(entry) => Seen::Swap(entry.slot),
+            Pte::Marker(GUARD_MARKER) => Seen::Guard,
             _ => Seen::None,
         };
         (0..PAGES).map(seen).collect()

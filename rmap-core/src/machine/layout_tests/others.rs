@@ -23,7 +23,9 @@ on_every_engine!(
     madvise_over_a_hole_does_the_rest,
     what_is_freed_lazily_is_clean_until_it_is_written,
     a_guard_region_is_not_accessible_until_it_is_removed,
+    guard_regions_are_inherited,
     names_part_vmas,
+    what_the_system_keeps_of_a_vma_parts_vmas,
     operations_hear_of_every_vma_that_comes_and_goes,
 );
 
@@ -189,6 +191,33 @@ fn what_is_freed_lazily_is_clean_until_it_is_written<S: SoftSystem>() {
     assert_eq!(m.madvise(mm, shared, bytes(1), Advice::WipeOnFork), Err(Error::Invalid));
 }
 
+/// Also in a VMA that had no page before, of a file too.
+fn guard_regions_are_inherited<S: SoftSystem>() {
+    let rig = Rig::<S>::new();
+    let (m, mm) = (rig.m(), rig.mm());
+    rig.map(BASE, 4, RW);
+    let of_file = MapRequest {
+        addr: Some(at(BASE + 10)),
+        file: Some((rig.files[0].clone(), 0)),
+        ..MapRequest::new(bytes(4), RW, MapFlags::SHARED | MapFlags::FIXED)
+    };
+    m.mmap(mm, &of_file).unwrap();
+    for start in [BASE, BASE + 10] {
+        m.madvise(mm, at(start + 1), bytes(2), Advice::GuardInstall).unwrap();
+    }
+    let child = m.fork(rig.mm_ref()).unwrap();
+    for start in [BASE, BASE + 10] {
+        for (n, expected) in [Ok(()), Err(Error::Access), Err(Error::Access), Ok(())].into_iter().enumerate() {
+            assert_eq!(m.fault(&child, at(start + n as u64), Access::Write), expected);
+        }
+        m.madvise(&child, at(start), bytes(4), Advice::GuardRemove).unwrap();
+        assert_eq!(m.fault(&child, at(start + 1), Access::Write), Ok(()));
+        assert_eq!(m.fault(mm, at(start + 1), Access::Write), Err(Error::Access));
+    }
+    m.exit(child);
+    rig.check();
+}
+
 fn a_guard_region_is_not_accessible_until_it_is_removed<S: SoftSystem>() {
     let rig = Rig::<S>::new();
     rig.map(BASE, 8, RW);
@@ -198,6 +227,9 @@ fn a_guard_region_is_not_accessible_until_it_is_removed<S: SoftSystem>() {
     assert_eq!(m.fault(mm, at(BASE + 3), Access::Read), Err(Error::Access));
     assert!(!rig.touch(BASE + 3, 1));
     rig.check();
+    m.madvise(mm, at(BASE), bytes(8), Advice::DontNeed).unwrap();
+    assert_eq!((rig.tag(BASE + 1), rig.touch(BASE + 3, 1)), (None, false), "no page is a guard's");
+    assert!(rig.touch(BASE + 1, 1));
     m.mremap(mm, at(BASE), bytes(8), bytes(8), MremapFlags::MAYMOVE | MremapFlags::FIXED, Some(at(BASE + 50))).unwrap();
     assert!(!rig.touch(BASE + 53, 1), "it moves with its VMA");
     m.madvise(mm, at(BASE + 50), bytes(8), Advice::GuardRemove).unwrap();
@@ -231,6 +263,21 @@ fn names_part_vmas<S: SoftSystem>() {
     rig.m().mmap(rig.mm(), &request).unwrap();
     assert_eq!(name(BASE + 20, 1, Some(&b"f"[..])), Err(Error::NotSupported));
     rig.check();
+}
+
+fn what_the_system_keeps_of_a_vma_parts_vmas<S: SoftSystem>() {
+    let rig = Rig::<S>::new();
+    let flags = MapFlags::PRIVATE | MapFlags::FIXED;
+    for (n, private) in [7, 7, 8].into_iter().enumerate() {
+        let (addr, ext) = (Some(at(BASE + 2 * n as u64)), VmaExt { ops: None, private });
+        let request = MapRequest { addr, ext, ..MapRequest::new(bytes(2), RW, flags) };
+        rig.m().mmap(rig.mm(), &request).unwrap();
+    }
+    assert_eq!(rig.picture(), [(BASE, 4, RW), (BASE + 4, 2, RW)]);
+    for prot in [R, RW] {
+        rig.m().mprotect(rig.mm(), at(BASE + 4), bytes(2), prot).unwrap();
+    }
+    assert_eq!(rig.picture(), [(BASE, 4, RW), (BASE + 4, 2, RW)]);
 }
 
 /// Counts VMAs as their operations hear of them.
