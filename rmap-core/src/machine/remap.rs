@@ -86,7 +86,8 @@ impl<S: SoftSystem> Machine<S> {
     ///
     /// `old_len` 0 maps the pages of a shared VMA a second time. With FIXED and equal lengths the range may span
     /// several VMAs, which move one after the other; an error leaves those moved that came first. What is cut off from
-    /// a range that becomes smaller may span several too. Otherwise an error has changed nothing.
+    /// a range that becomes smaller may span several too. Otherwise an error has changed nothing. (The kernel, asked to map
+    /// pages a second time in their own place, has unmapped them when it finds them gone.)
     ///
     /// | error | when |
     /// |---|---|
@@ -398,7 +399,9 @@ fn check<S: SoftSystem>(
     }
     if let Some(to) = to {
         let to_end = to.0.checked_add(new_len).map(VirtAddr).filter(|&end| end <= mm.data().task_size);
-        if !to.is_page_aligned() || to_end.is_none_or(|to_end| old < to_end && to < end) {
+        // A range that is mapped a second time must not go before it is.
+        let source_end = end.max(VirtAddr(old.0.saturating_add(PAGE_SIZE)));
+        if !to.is_page_aligned() || to_end.is_none_or(|to_end| old < to_end && to < source_end) {
             return Err(Error::Invalid);
         }
     }

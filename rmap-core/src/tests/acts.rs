@@ -11,6 +11,8 @@ use crate::mm::Vma;
 use crate::page::flags::PageFlags;
 use crate::page::pte::{LockedTable, PageTable, Pte, PteFlags, SwapEntry};
 use crate::rmap::unmap::{POISON_MARKER, TtuFlags, UnmapHooks};
+use crate::rmap::walk::{WalkControl, WalkEnd};
+use core::ops::ControlFlow;
 use std::vec;
 use std::vec::Vec;
 
@@ -257,6 +259,28 @@ fn unmapping_ends_with_the_last_mapping() {
         Some(true),
         "one look is enough"
     );
+    check(&world);
+    world.end();
+}
+
+/// Whoever has locked the anchor already walks under that lock; a reference keeps the anchor for a lock to come.
+#[test]
+fn a_walk_under_an_anchor_that_is_held() {
+    let (world, child) = family::<super::toy::Anon>(RW);
+    let (rmap, page) = (&world.rmap, world.page_at(0, 1).unwrap());
+    let held = rmap.engine().get_anon_vma(page).expect("it is mapped");
+    let mut seen = Vec::new();
+    let locked = page.lock();
+    let anchor = held.lock();
+    assert!(core::ptr::eq(anchor.anon_vma(), held.anon_vma()));
+    let one = |vma: &Vma<_>, addr| {
+        seen.push((vma.mm().id(), addr));
+        ControlFlow::Continue(())
+    };
+    assert_eq!(rmap.rmap_walk_locked(page, &anchor, &mut WalkControl::new(one)), WalkEnd::Complete);
+    assert!(!anchor.is_contended());
+    drop((anchor, locked, held));
+    assert_eq!(seen, [(world.mm(0).id(), at(1)), (world.mm(child).id(), at(1))], "parents first");
     check(&world);
     world.end();
 }

@@ -17,6 +17,9 @@
 //!   reverse map, and all who share it must find it so.
 //! - That a failed write to a private mapping, beyond the end of its file, gives the VMA an anon_vma: the machine is
 //!   given one too, for neighbours join according to it.
+//! - That a range which is to be mapped a second time in its own place is unmapped, and the call fails: the machine
+//!   changes nothing, and the range is unmapped in it then.
+//! - Whether the child of a fork has entries of the zero page.
 //! - Which frame it is. A page may be moved between two looks: a look counts when two in a row agree.
 
 use crate::kernel::{self, Frames};
@@ -170,7 +173,21 @@ fn follow_swap(twins: &Twins, seen: &Entries) -> Result<(), Failure> {
         let ours = twins.entries(*slot);
         for page in 0..PAGES {
             if let (Seen::Anon(_), Seen::Swap(_)) = (theirs[page as usize], ours[page as usize]) {
-                twins.swap_in(*slot, page).map_err(broken)?;
+                twins.fault_in(*slot, page).map_err(broken)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What the child of a fork has of the zero page, the kernel decides: it copies entries of a VMA that has no anon_vma, if
+/// a guard region was ever in it (6.18). No program can tell.
+pub(crate) fn follow_fork(tree: &Tree, frames: &Frames, twins: &Twins, child: usize) -> Result<(), Failure> {
+    for (slot, theirs) in steady_look(tree, frames, &[child])? {
+        let ours = twins.entries(slot);
+        for page in 0..PAGES {
+            if let (Seen::Zero, Seen::None) = (theirs[page as usize], ours[page as usize]) {
+                twins.fault_in(slot, page).map_err(|error| Failure::Broken(format!("the zero page: {error:?}")))?;
             }
         }
     }

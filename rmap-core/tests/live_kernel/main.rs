@@ -222,6 +222,9 @@ impl<'a> Run<'a> {
         if !same {
             return Err(Failure::Differ(format!("{step}: kernel {theirs:x?}, machine {ours:x?}")));
         }
+        if let Op::Fork { child } = step.op {
+            compare::follow_fork(&self.tree, self.frames, &self.twins, child)?;
+        }
         let touched = match step.op {
             Op::Load { at } | Op::Store { at, .. } if theirs.is_ok() => Some((step.slot, at)),
             _ => None,

@@ -131,7 +131,12 @@ impl Twins {
             }
             Op::Move { at: page, old, new, to } => {
                 let flags = MremapFlags::MAYMOVE | MremapFlags::FIXED;
-                machine.mremap(&mm, at(page), bytes(old), bytes(new), flags, Some(at(to)))?;
+                let done = machine.mremap(&mm, at(page), bytes(old), bytes(new), flags, Some(at(to)));
+                if done == Err(Error::Invalid) && old == 0 && to == page && Self::shared(&mm, page) {
+                    // The kernel makes room for the second mapping before it finds that the first was there.
+                    machine.munmap(&mm, at(to), bytes(new))?;
+                }
+                done?;
             }
             Op::MoveLeaving { at: page, pages, to } => {
                 let flags = MremapFlags::MAYMOVE | MremapFlags::FIXED | MremapFlags::DONTUNMAP;
@@ -220,6 +225,10 @@ impl Twins {
         mm.read().find(addr).is_some_and(|vma| vma.has(VmFlags::WRITE))
     }
 
+    fn shared(mm: &MmRef<AnonVmaSystem>, page: u64) -> bool {
+        mm.read().find(at(page)).is_some_and(|vma| vma.has(VmFlags::SHARED))
+    }
+
     /// Of the wrong models: what fork should have left out comes into the child after all.
     fn fork_wrongly(&self, parent: &MmRef<AnonVmaSystem>, child: &MmRef<AnonVmaSystem>) -> Result<()> {
         let wanted = match self.wrong {
@@ -303,8 +312,8 @@ impl Twins {
         Some(bytes)
     }
 
-    /// Reads an entry's page back from swap.
-    pub(crate) fn swap_in(&self, slot: usize, page: u64) -> Result<()> {
+    /// A page is there for reading: from swap, or the zero page.
+    pub(crate) fn fault_in(&self, slot: usize, page: u64) -> Result<()> {
         self.machine.fault(self.mm(slot), at(page), Access::Read)
     }
 

@@ -276,6 +276,12 @@ fn a_length_of_zero_maps_shared_pages_again<S: SoftSystem>() {
     rig.map(BASE, 4, RW);
     assert_eq!(rig.remap(BASE, 0, 4, MAYMOVE, None), Err(Error::Invalid));
     assert_eq!(rig.remap(addr, 0, 4, MremapFlags::empty(), None), Err(Error::NoSpace));
+    let before = rig.state();
+    for to in [addr, addr - 2] {
+        assert_eq!(rig.remap(addr, 0, 4, FIXED, Some(to)), Err(Error::Invalid), "the source would go first");
+    }
+    assert_eq!(rig.state(), before);
+    assert_eq!(rig.remap(addr, 0, 2, FIXED, Some(addr + 4)), Ok(addr + 4), "in place of others of its pages");
 }
 
 /// ```text
