@@ -17,6 +17,8 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 REASONS = ROOT / ".ci" / "coverage.txt"
 BAR = 90.0
+# From here on a reason is out of date: what threads and random histories run is not the same each time.
+WELL_OVER = 93.0
 LLVM = "19"
 
 
@@ -62,9 +64,9 @@ def main():
     for name, (covered, count) in sorted(lines.items(), key=lambda item: item[1][0] / item[1][1]):
         share, reason = 100 * covered / count, reasons.get(name)
         if share < BAR or reason:
-            out_of_date = share >= BAR
+            out_of_date = share >= WELL_OVER
             wrong += out_of_date or not reason
-            print(f"{name:<36} {share:5.1f} %  {'is over the bar now: take its reason out' if out_of_date else reason or 'NO REASON'}")
+            print(f"{name:<36} {share:5.1f} %  {'is well over the bar: take its reason out' if out_of_date else reason or 'NO REASON'}")
     for name in reasons.keys() - lines.keys():
         print(f"{name}: no such file")
         wrong += 1
