@@ -168,22 +168,20 @@ fn cleaning_is_for_shared_mappings<S: TestSystem>() {
 }
 
 fn broken_memory_leaves_a_marker<S: TestSystem>() {
-    let (world, child) = family::<S>(RW);
-    for n in [1, 5] {
-        let (pfn, mut hooks) = (pfn_at(&world, 0, n), Record::new(true));
-        assert!(n != 1 || !world.page(pfn).has(PageFlags::SWAP_CACHE), "no slot is needed");
+    let (mut world, child) = family::<S>(RW);
+    let [anon, cached] = [1, 5].map(|n| pfn_at(&world, 0, n));
+    for (n, pfn) in [(1, anon), (5, cached)] {
+        let mut hooks = Record::new(true);
         // The last mapping's reference is not the last one.
         world.page(pfn).get();
         assert!(unmap(&world, pfn, TtuFlags::HWPOISON, &mut hooks));
-        assert_eq!((hooks.asked.len(), hooks.replaced.len()), (0, 2));
+        assert_eq!((hooks.asked.len(), hooks.replaced.len()), (0, 2), "no slot is needed");
         for mm in [0, child] {
             assert_eq!(entry(&world, mm, n), Pte::Marker(POISON_MARKER));
             set_entry(&world, mm, n, Pte::None);
         }
         check(&world);
     }
-    let (anon, cached) = (Pfn(1), Pfn(2));
-    let mut world = world;
     world.put(anon);
     assert!(!world.page(cached).put(), "the page cache has it");
     world.end();
