@@ -60,6 +60,7 @@
 //! type-stable slabs ([`base::slab`]), which is what makes the look-up safe without a grace period. A slab's memory
 //! goes back when the context does.
 #![cfg_attr(not(any(feature = "std", test)), no_std)]
+#![cfg_attr(shuttle, allow(dead_code, unused_imports, unused_macros, reason = "tests that are no scenes are left out"))]
 
 extern crate alloc;
 

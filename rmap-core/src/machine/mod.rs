@@ -297,7 +297,7 @@ impl<S: SoftSystem> core::fmt::Debug for Machine<S> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod layout_tests;
 #[cfg(all(test, not(loom)))]
 pub(crate) mod life_tests;

@@ -70,24 +70,24 @@ macro_rules! on_one_toy {
     };
 }
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 mod acts;
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 mod bounds;
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 mod compound;
 pub(crate) mod exhaust;
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 mod failures;
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 mod known_bugs;
 #[cfg(not(loom))]
 mod oracle;
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 mod panics;
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 mod properties;
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 mod refusals;
 mod toy;
 pub(crate) mod trip;

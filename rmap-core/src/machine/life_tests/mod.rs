@@ -1,15 +1,23 @@
-//! Tests of faults, accesses, forks, exits and swapping: each on every engine.
+//! Tests of faults, accesses, forks, exits and swapping: each on every engine. Under shuttle the scenes with threads alone.
 
+#[cfg(not(shuttle))]
 mod failing;
+#[cfg(not(shuttle))]
 mod faults;
+#[cfg(not(shuttle))]
 mod files;
+#[cfg(not(shuttle))]
 mod forks;
+#[cfg(not(shuttle))]
 mod looks;
+#[cfg(not(shuttle))]
 mod model;
+#[cfg(not(shuttle))]
 mod pictures;
 pub(crate) mod stress;
 pub(crate) mod stress_layout;
 pub(crate) mod stress_lookup;
+#[cfg(not(shuttle))]
 mod swapping;
 
 use super::account::{Change, account_vma};
