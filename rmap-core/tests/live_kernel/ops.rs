@@ -175,7 +175,6 @@ impl Draw {
             DoDump, DoFork, DontDump, DontFork, DontNeed, GuardInstall, GuardRemove, KeepOnFork, PageOut, PopulateRead,
             PopulateWrite, WipeOnFork,
         };
-        let first = if self.guards { 0 } else { 3 };
         let all = [
             GuardInstall,
             GuardInstall,
@@ -199,7 +198,12 @@ impl Draw {
             DontDump,
             DoDump,
         ];
-        self.pick(&all[first..])
+        loop {
+            let advice = self.pick(&all);
+            if self.guards || !matches!(advice, GuardInstall | GuardRemove) {
+                return advice;
+            }
+        }
     }
 
     fn map(&mut self, of: &Candidate) -> Op {

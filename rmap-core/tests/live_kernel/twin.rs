@@ -132,7 +132,7 @@ impl Twins {
             Op::Move { at: page, old, new, to } => {
                 let flags = MremapFlags::MAYMOVE | MremapFlags::FIXED;
                 let done = machine.mremap(&mm, at(page), bytes(old), bytes(new), flags, Some(at(to)));
-                if done == Err(Error::Invalid) && old == 0 && to == page && Self::shared(&mm, page) {
+                if done == Err(Error::Invalid) && old == 0 && to == page && Self::has(&mm, at(page), VmFlags::SHARED) {
                     // The kernel makes room for the second mapping before it finds that the first was there.
                     machine.munmap(&mm, at(to), bytes(new))?;
                 }
@@ -198,7 +198,7 @@ impl Twins {
     fn store(&self, mm: &MmRef<AnonVmaSystem>, addr: VirtAddr, value: u64) -> Result<()> {
         if self.wrong == Some(Wrong::CopyOnWriteSkipped)
             && let Pte::Present { pfn, .. } = mm.table().load(addr)
-            && self.writable(mm, addr)
+            && Self::has(mm, addr, VmFlags::WRITE)
         {
             self.machine.frames().write(pfn, 0, &value.to_le_bytes());
             return Ok(());
@@ -221,12 +221,9 @@ impl Twins {
         }
     }
 
-    fn writable(&self, mm: &MmRef<AnonVmaSystem>, addr: VirtAddr) -> bool {
-        mm.read().find(addr).is_some_and(|vma| vma.has(VmFlags::WRITE))
-    }
-
-    fn shared(mm: &MmRef<AnonVmaSystem>, page: u64) -> bool {
-        mm.read().find(at(page)).is_some_and(|vma| vma.has(VmFlags::SHARED))
+    /// Whether a VMA is there that has the flag.
+    fn has(mm: &MmRef<AnonVmaSystem>, addr: VirtAddr, flag: VmFlags) -> bool {
+        mm.read().find(addr).is_some_and(|vma| vma.has(flag))
     }
 
     /// Of the wrong models: what fork should have left out comes into the child after all.
