@@ -76,13 +76,13 @@ static uint64_t state(void)
         uint64_t before_;                               \
         enum rmap_status answer_;                       \
         granted = -1;                                   \
-        before_ = left_ >= 0 && left_ < NEAR ? state() : 0;\
+        before_ = left_ >= 0 && left_ < NEAR ? state() : 0; \
         granted = left_;                                \
         refused = 0;                                    \
         answer_ = (call);                               \
         if (answer_ != RMAP_OK) {                       \
             IS(RMAP_ERR_NOMEM, answer_);                \
-            CHECK(refused > 0 && left_ < NEAR);            \
+            CHECK(refused > 0 && left_ < NEAR);         \
             granted = -1;                               \
             CHECK(state() == before_);                  \
             if (machine != NULL)                        \
@@ -94,17 +94,12 @@ static uint64_t state(void)
 
 static void scenario(void)
 {
-    struct rmap_machine_config config;
+    struct rmap_machine_config config = machine_config(FRAMES, 600);
     struct rmap_map_request request;
     struct rmap_machine_mm *child;
     uint64_t addr, more, i, pfn;
     bool gone;
 
-    OK(rmap_machine_config_init(&config, sizeof config));
-    config.engine = test_engine();
-    config.frames = FRAMES;
-    config.swap = RMAP_SWAP_MEMORY;
-    config.swap_slots = 600;
     TRY(rmap_machine_new(&config, &machine));
     TRY(rmap_machine_mm_new(machine, &parent));
     memset(&request, 0, sizeof request);

@@ -62,16 +62,11 @@ static void hoard(void)
  */
 static void scene(void)
 {
-    struct rmap_machine_config config;
+    struct rmap_machine_config config = machine_config(FRAMES, 32);
     uint64_t pfn;
     bool gone;
 
-    OK(rmap_machine_config_init(&config, sizeof config));
-    config.engine = test_engine();
-    config.frames = FRAMES;
     config.fault_around = 1;
-    config.swap = RMAP_SWAP_MEMORY;
-    config.swap_slots = 32;
     config.allocator = refusing_allocator();
     OK(rmap_machine_new(&config, &machine));
     OK(rmap_machine_mm_new(machine, &hoarder));
@@ -359,14 +354,9 @@ static bool step_with(const struct step *step, long granted)
 
 static void the_machine_is_made_or_not(void)
 {
-    struct rmap_machine_config config;
+    struct rmap_machine_config config = machine_config(FRAMES, 32);
     struct rmap_machine *made;
     long n;
-    OK(rmap_machine_config_init(&config, sizeof config));
-    config.engine = test_engine();
-    config.frames = FRAMES;
-    config.swap = RMAP_SWAP_MEMORY;
-    config.swap_slots = 32;
     config.allocator = refusing_allocator();
     for (n = 0;; n++) {
         enum rmap_status status;

@@ -48,6 +48,18 @@ static inline struct rmap_allocator refusing_allocator(void)
     return allocator;
 }
 
+/* A machine with swap in memory. */
+static inline struct rmap_machine_config machine_config(uint64_t frames, uint64_t swap_slots)
+{
+    struct rmap_machine_config config;
+    OK(rmap_machine_config_init(&config, sizeof config));
+    config.engine = test_engine();
+    config.frames = frames;
+    config.swap = RMAP_SWAP_MEMORY;
+    config.swap_slots = swap_slots;
+    return config;
+}
+
 /* Notes that a call, as it stands in the source, was refused memory. Each function once. */
 static inline void note_refused(const char *call)
 {

@@ -67,6 +67,28 @@ fn family<S: TestSystem>(file_flags: VmFlags) -> (World<S>, usize) {
     (world, child)
 }
 
+/// Two address spaces that map page 1 of a file at 5, with flags of their own; the second one's number, and the frame.
+fn strangers<S: TestSystem>(flags: [VmFlags; 2]) -> (World<S>, usize, Pfn) {
+    let mut world = World::<S>::with_one(8, 16);
+    let other = world.spawn();
+    world.new_file(4);
+    for (mm, flags) in [0, other].into_iter().zip(flags) {
+        world.map(mm, 4, 8, flags, Some((0, 0))).unwrap();
+        world.fault(mm, 5, false).unwrap();
+    }
+    let pfn = pfn_at(&world, 0, 5);
+    (world, other, pfn)
+}
+
+/// One address space with one anonymous page, at 1; its frame and its entry.
+fn alone<S: TestSystem>() -> (World<S>, Pfn, Pte) {
+    let mut world = World::<S>::with_one(8, 16);
+    world.map(0, 0, 4, RW, None).unwrap();
+    world.fault(0, 1, true).unwrap();
+    let (pfn, old) = (pfn_at(&world, 0, 1), entry(&world, 0, 1));
+    (world, pfn, old)
+}
+
 fn pfn_at<S: TestSystem>(world: &World<S>, mm: usize, n: u64) -> Pfn {
     world.page_at(mm, n).expect("a page").pfn()
 }
@@ -111,15 +133,7 @@ fn young_bits_are_counted_and_taken<S: TestSystem>() {
 }
 
 fn one_locked_vma_is_enough<S: TestSystem>() {
-    let mut world = World::<S>::with_one(8, 16);
-    let other = world.spawn();
-    world.new_file(4);
-    world.map(0, 4, 8, RW, Some((0, 0))).unwrap();
-    world.map(other, 4, 8, RW | VmFlags::LOCKED, Some((0, 0))).unwrap();
-    for mm in [0, other] {
-        world.fault(mm, 5, false).unwrap();
-    }
-    let pfn = pfn_at(&world, 0, 5);
+    let (world, other, pfn) = strangers::<S>([RW, RW | VmFlags::LOCKED]);
     set_entry(&world, other, 5, Pte::present(pfn, PteFlags::YOUNG));
     let page = world.page(pfn);
     let locked = page.lock();
@@ -148,15 +162,7 @@ fn ageing_waits_for_nobody<S: TestSystem>() {
 }
 
 fn cleaning_is_for_shared_mappings<S: TestSystem>() {
-    let mut world = World::<S>::with_one(8, 16);
-    let other = world.spawn();
-    world.new_file(4);
-    world.map(0, 4, 8, RW | VmFlags::SHARED, Some((0, 0))).unwrap();
-    world.map(other, 4, 8, RW, Some((0, 0))).unwrap();
-    for mm in [0, other] {
-        world.fault(mm, 5, false).unwrap();
-    }
-    let pfn = pfn_at(&world, 0, 5);
+    let (world, other, pfn) = strangers::<S>([RW | VmFlags::SHARED, RW]);
     let dirty = Pte::present(pfn, PteFlags::WRITE | PteFlags::DIRTY);
     [0, other].iter().for_each(|&mm| set_entry(&world, mm, 5, dirty));
     let page = world.page(pfn);
@@ -188,10 +194,7 @@ fn broken_memory_leaves_a_marker<S: TestSystem>() {
 }
 
 fn a_pinned_page_that_may_go_lazily_stays<S: TestSystem>() {
-    let mut world = World::<S>::with_one(8, 16);
-    world.map(0, 0, 4, RW, None).unwrap();
-    world.fault(0, 1, true).unwrap();
-    let (pfn, old) = (pfn_at(&world, 0, 1), entry(&world, 0, 1));
+    let (mut world, pfn, old) = alone::<S>();
     let page = world.page(pfn);
     page.set(PageFlags::LAZY_FREE);
     page.get();
@@ -210,10 +213,7 @@ fn a_pinned_page_that_may_go_lazily_stays<S: TestSystem>() {
 }
 
 fn a_page_without_a_slot_stays_as_it_was<S: TestSystem>() {
-    let mut world = World::<S>::with_one(8, 16);
-    world.map(0, 0, 4, RW, None).unwrap();
-    world.fault(0, 1, true).unwrap();
-    let (pfn, old) = (pfn_at(&world, 0, 1), entry(&world, 0, 1));
+    let (mut world, pfn, old) = alone::<S>();
     let page = world.page(pfn);
     page.set(PageFlags::SWAP_CACHE);
     page.set_private(7);
@@ -246,12 +246,9 @@ fn what_is_reserved_is_given_back<S: TestSystem>() {
 /// Parents come first: of a page that only the parent maps, the child is not asked.
 #[test]
 fn unmapping_ends_with_the_last_mapping() {
-    let mut world = World::<super::toy::Anon>::with_one(8, 16);
-    world.map(0, 0, 4, RW, None).unwrap();
-    world.fault(0, 1, true).unwrap();
+    let (mut world, pfn, _) = alone::<super::toy::Anon>();
     let child = world.fork(0).unwrap();
     world.fault(child, 1, true).unwrap();
-    let pfn = pfn_at(&world, 0, 1);
     assert_eq!(
         tripped_at("load", 1, || world.reclaim(pfn, TtuFlags::empty(), false)),
         Some(true),
